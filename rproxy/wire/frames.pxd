@@ -1,0 +1,119 @@
+"""Frames: the records that travel, and the reader that finds their ends. See frames.pyx."""
+
+
+cdef enum Outcome:
+    NEED_MORE = 0          # the frame is not complete yet
+    FRAME = 1              # one validated frame: see the reader's fields
+    BROKEN = -1            # the peer breaks the protocol: see FrameReader.trouble
+
+
+cdef enum RequestFlag:
+    READONLY_REQUEST = 1   # the command changes nothing: it may be sent again after a lost link
+    GHOST = 2              # nobody waits for the reply any more: measure it and drop it
+    GATED = 4              # a Gate counts this request home
+    SETUP = 8              # the link's own: handshake, ASKING, heartbeat
+    ASKED = 16             # preceded by ASKING on its link: must not be re-sent to the owner as it is
+    APART = 32             # its command can be cut into one-key pieces
+
+
+cdef struct Span:
+    Py_ssize_t start       # first byte, counted from the first byte of the frame
+    Py_ssize_t size        # length in bytes
+
+
+cdef struct Fifo:
+    void **items           # ring of owned references
+    Py_ssize_t head        # index of the oldest entry
+    Py_ssize_t count       # entries
+    Py_ssize_t room        # size of the ring, a power of two, or 0
+
+
+cdef class Blob:
+    """A block of bytes that several holders share instead of copying it."""
+    cdef char *data            # malloc'ed
+    cdef Py_ssize_t room       # allocated bytes
+
+
+cdef class Owner:
+    """Whoever waits for the reply to a Request."""
+    cdef int deliver(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1
+    cdef bint take_apart(self, Request request) except -1
+
+
+cdef class Request:
+    """One command on its way: the one record that travels through every layer."""
+    # wire: the validated bytes
+    cdef char *frame               # first byte; in `small` or in `blob`
+    cdef Py_ssize_t size           # bytes of the frame
+    cdef Blob blob                 # holds a frame that does not fit `small`
+    cdef char[120] small           # holds a frame that fits
+    # routing
+    cdef object spec               # CommandSpec, or None
+    cdef int slot                  # 0..16383, or NO_KEYS, CROSS_SLOT
+    # engine
+    cdef Owner owner               # who waits; None for the link's own
+    cdef int flags                 # RequestFlag
+    cdef double deadline           # loop time in seconds; 0 for none
+    cdef bint done                 # the reply has come (and waits for its turn)
+    cdef Blob reply                # the early reply, until it is its turn
+    cdef Py_ssize_t reply_size     # bytes of it
+    # upstream
+    cdef int hops                  # redirections and retries so far
+    cdef long long start           # the link's count of bytes before this frame's first
+    cdef object gate               # the Gate that counts it home
+    cdef str target                # "host:port" that an ASK named, until it is sent there
+
+    cdef int keep(self, const char *data, Py_ssize_t size, Blob blob) except -1
+    cpdef list argv(self)
+
+
+cdef class Scratch:
+    """The memory that every stream of one event loop reads into first."""
+    cdef char *data
+    cdef Py_ssize_t room
+
+
+cdef class FrameReader:
+    """Finds frame after frame in bytes that arrive in any pieces."""
+    # the window of bytes
+    cdef Scratch scratch           # where fresh bytes land while nothing is left over
+    cdef Blob own                  # unfinished bytes between two reads; None when there are none
+    cdef char *data                # first byte of the window: scratch or own
+    cdef Py_ssize_t begin          # first byte of the frame under way
+    cdef Py_ssize_t scan           # first byte not looked at yet
+    cdef Py_ssize_t end            # one past the last byte received
+    cdef Py_ssize_t need           # bytes that the frame needs at least, as far as known
+    # the frame under way
+    cdef int state                 # what `scan` points at
+    cdef long long missing         # elements that still have to come
+    cdef long long bulk            # bytes of the bulk under way
+    cdef long long *streamed       # counts put aside while a streamed aggregate is open
+    cdef int streams               # entries of it in use
+    cdef bint discard              # replies: forget the bytes of the frame under way
+    # the finished frame
+    cdef char *frame               # its first byte
+    cdef Py_ssize_t size           # its bytes
+    cdef Span *spans               # requests: the arguments
+    cdef Py_ssize_t argc           # requests: how many
+    cdef Py_ssize_t span_room      # allocated entries of spans
+    cdef Blob inline_frame         # an inline command, rewritten as an array
+    cdef str trouble               # what broke the protocol, in Redis's words
+    # limits
+    cdef long long max_args        # arguments of one request
+    cdef long long max_bulk        # bytes of one argument
+    cdef long long max_frame       # bytes of one frame
+
+    cdef char *room(self, Py_ssize_t *size) except NULL
+    cdef void added(self, Py_ssize_t size) noexcept
+    cdef int next_request(self) except -2
+    cdef int next_reply(self) except -2
+    cdef Blob share(self)
+    cdef int settle(self) except -1
+    cdef Py_ssize_t pending(self) noexcept
+
+
+cdef int fifo_push(Fifo *fifo, object item) except -1
+cdef object fifo_pop(Fifo *fifo)
+cdef object fifo_peek(Fifo *fifo, Py_ssize_t index)
+cdef void fifo_free(Fifo *fifo) noexcept
+cdef Py_ssize_t measure(const char *data, Py_ssize_t size) except -2
