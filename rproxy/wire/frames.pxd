@@ -2,7 +2,7 @@
 
 
 cdef enum Outcome:
-    NEED_MORE = 0          # the frame is not complete yet
+    MORE = 0               # the frame is not complete yet
     FRAME = 1              # one validated frame: see the reader's fields
     BROKEN = -1            # the peer breaks the protocol: see FrameReader.trouble
 
@@ -14,6 +14,7 @@ cdef enum RequestFlag:
     SETUP = 8              # the link's own: handshake, ASKING, heartbeat
     ASKED = 16             # preceded by ASKING on its link: must not be re-sent to the owner as it is
     APART = 32             # its command can be cut into one-key pieces
+    MUTED = 64             # the client asked for no reply (CLIENT REPLY)
 
 
 cdef struct Span:
@@ -37,6 +38,7 @@ cdef class Blob:
 cdef class Owner:
     """Whoever waits for the reply to a Request."""
     cdef int deliver(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1
+    cdef int expect(self, Request request, Py_ssize_t size) except -1
     cdef bint take_apart(self, Request request) except -1
 
 
@@ -48,20 +50,24 @@ cdef class Request:
     cdef Blob blob                 # holds a frame that does not fit `small`
     cdef char[120] small           # holds a frame that fits
     # routing
-    cdef object spec               # CommandSpec, or None
-    cdef int slot                  # 0..16383, or NO_KEYS, CROSS_SLOT
+    cdef public object spec               # CommandSpec, or None
+    cdef public int slot                  # 0..16383, or NO_KEYS, CROSS_SLOT
     # engine
     cdef Owner owner               # who waits; None for the link's own
     cdef int flags                 # RequestFlag
-    cdef double deadline           # loop time in seconds; 0 for none
+    cdef public double deadline           # loop time in seconds; 0 for none
+    cdef int index                 # which piece of a split request it is
     cdef bint done                 # the reply has come (and waits for its turn)
     cdef Blob reply                # the early reply, until it is its turn
+    cdef const char *reply_start    # its first byte, in `reply`
     cdef Py_ssize_t reply_size     # bytes of it
     # upstream
-    cdef int hops                  # redirections and retries so far
+    cdef public int hops                  # redirections and retries so far
     cdef long long start           # the link's count of bytes before this frame's first
-    cdef object gate               # the Gate that counts it home
-    cdef str target                # "host:port" that an ASK named, until it is sent there
+    cdef public object gate               # the Gate that counts it home
+    cdef public double hold_until         # loop time when waiting at gates ends; 0 before the first gate
+    cdef public object last_error         # bytes of the last error that sent it back, or None
+    cdef public object target             # the Pool that an ASK named, until it is sent there
 
     cdef int keep(self, const char *data, Py_ssize_t size, Blob blob) except -1
     cpdef list argv(self)
@@ -87,9 +93,11 @@ cdef class FrameReader:
     cdef int state                 # what `scan` points at
     cdef long long missing         # elements that still have to come
     cdef long long bulk            # bytes of the bulk under way
-    cdef long long *streamed       # counts put aside while a streamed aggregate is open
-    cdef int streams               # entries of it in use
+    cdef long long[16] streamed    # counts put aside while streamed items are open
+    cdef char[16] streamed_kind    # what each of them is: ';' a string, '.' an aggregate
+    cdef int streams               # entries of both in use
     cdef bint discard              # replies: forget the bytes of the frame under way
+    cdef bint discarded            # replies: some bytes of the frame under way are forgotten
     # the finished frame
     cdef char *frame               # its first byte
     cdef Py_ssize_t size           # its bytes
@@ -102,6 +110,7 @@ cdef class FrameReader:
     cdef long long max_args        # arguments of one request
     cdef long long max_bulk        # bytes of one argument
     cdef long long max_frame       # bytes of one frame
+    cdef bint locked               # the client is not authenticated: Redis's small limits
 
     cdef char *room(self, Py_ssize_t *size) except NULL
     cdef void added(self, Py_ssize_t size) noexcept
@@ -110,6 +119,23 @@ cdef class FrameReader:
     cdef Blob share(self)
     cdef int settle(self) except -1
     cdef Py_ssize_t pending(self) noexcept
+    cdef int _to_scratch(self, Py_ssize_t left) except -1
+    cdef int _move(self, Py_ssize_t room) except -1
+    cdef int _break(self, str trouble) except -2
+    cdef int _number(self, long long *value) except -2
+    cdef int _head(self) except -2
+    cdef int _argument(self) except -2
+    cdef int _note_span(self, Py_ssize_t start, Py_ssize_t size) except -1
+    cdef int _inline(self) except -2
+    cdef int _split_inline(self, const char *line, Py_ssize_t size) except -2
+    cdef int _element(self) except -2
+    cdef int _aggregate(self, char kind) except -2
+    cdef int _bulk_head(self, char kind) except -2
+    cdef bint _is_streamed(self) noexcept
+    cdef int _open_stream(self, char kind) except -2
+    cdef int _close_stream(self) except -2
+    cdef int _body(self) except -2
+    cdef int _line(self) except -2
 
 
 cdef int fifo_push(Fifo *fifo, object item) except -1

@@ -1,0 +1,106 @@
+"""Who a client is: what CLIENT INFO shows and CLIENT KILL matches. One object per connection."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rproxy.engine.session import Session
+    from rproxy.probe import Probe
+
+FLAG_NONE = "N"
+
+
+class Client:
+    """One client's identity; its conversation is `session`."""
+
+    __slots__ = (
+        "address",
+        "authenticated",
+        "fd",
+        "id",
+        "lib_name",
+        "lib_ver",
+        "local_address",
+        "name",
+        "no_evict",
+        "no_touch",
+        "probe",
+        "session",
+        "since",
+    )
+
+    def __init__(
+        self, id: int, address: str, local_address: str, fd: int, authenticated: bool, probe: Probe
+    ) -> None:
+        self.id = id
+        self.address = address
+        self.local_address = local_address
+        self.fd = fd
+        self.authenticated = authenticated
+        self.probe = probe
+        self.session: Session | None = None
+        self.since = time.monotonic()
+        self.name = ""
+        self.lib_name = ""
+        self.lib_ver = ""
+        self.no_evict = False
+        self.no_touch = False
+
+    def broke_protocol(self, trouble: str) -> None:
+        """Count a protocol error of this client."""
+        self.probe.protocol_error(self.address, trouble)
+
+    def reset(self, authenticated: bool) -> None:
+        """RESET: forget what the client told about itself, as Redis does."""
+        self.name = ""
+        self.no_evict = self.no_touch = False
+        self.authenticated = authenticated
+
+    @property
+    def flags(self) -> str:
+        """CLIENT LIST's flags: e no-evict, T no-touch, N none."""
+        return ("e" if self.no_evict else "") + ("T" if self.no_touch else "") or FLAG_NONE
+
+    def line(self, now: float) -> str:
+        """The client in the format of CLIENT LIST, without a line end."""
+        session = self.session
+        assert session is not None
+        unsent = session.stream.unsent
+        fields = {
+            "id": self.id,
+            "addr": self.address,
+            "laddr": self.local_address,
+            "fd": self.fd,
+            "name": self.name,
+            "age": int(now - self.since),
+            "idle": max(0, int(now - session.active_at)),
+            "flags": self.flags,
+            "db": 0,
+            "sub": 0,
+            "psub": 0,
+            "ssub": 0,
+            "multi": -1,
+            "qbuf": 0,
+            "qbuf-free": 0,
+            "argv-mem": 0,
+            "multi-mem": 0,
+            "rbs": 0,
+            "rbp": 0,
+            "obl": 0,
+            "oll": session.under_way,
+            "omem": unsent,
+            "tot-mem": unsent,
+            "events": "r",
+            "cmd": session.last_command,
+            "user": "default",
+            "redir": -1,
+            "resp": session.protocol,
+            "lib-name": self.lib_name,
+            "lib-ver": self.lib_ver,
+        }
+        return " ".join(f"{name}={value}" for name, value in fields.items())
+
+    def __repr__(self) -> str:
+        return f"<Client {self.id} {self.address} {self.session!r}>"

@@ -1,0 +1,215 @@
+"""CLIENT and its subcommands: the state of rproxy's clients, never of its links to the nodes.
+
+Each function returns the reply, or None where there is none (REPLY OFF and SKIP). LIST, INFO and KILL know the clients of
+this worker process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from rproxy import errors
+from rproxy.engine.client import Client
+from rproxy.engine.replies import OK, encode
+
+if TYPE_CHECKING:
+    from rproxy.engine.engine import Engine
+    from rproxy.engine.session import Session
+
+Words = list[bytes]
+Match = Callable[[Client], bool]
+
+
+def _id(engine: Engine, session: Session, argv: Words) -> bytes:
+    return encode(session.client.id) if len(argv) == 2 else errors.wrong_arity("client|id")
+
+
+def _getname(engine: Engine, session: Session, argv: Words) -> bytes:
+    if len(argv) != 2:
+        return errors.wrong_arity("client|getname")
+    return encode(session.client.name.encode("utf-8", "surrogateescape") or None, session.protocol)
+
+
+def _setname(engine: Engine, session: Session, argv: Words) -> bytes:
+    if len(argv) != 3:
+        return errors.wrong_arity("client|setname")
+    if not _printable(argv[2]):
+        return errors.BAD_CLIENT_NAME
+    session.client.name = argv[2].decode("ascii")
+    return OK
+
+
+def _setinfo(engine: Engine, session: Session, argv: Words) -> bytes:
+    if len(argv) != 4:
+        return errors.wrong_arity("client|setinfo")
+    field = argv[2].lower().decode("ascii", "replace").replace("-", "_")
+    if field not in ("lib_name", "lib_ver"):
+        return errors.reply(b"ERR Unrecognized option '" + argv[2] + b"'")
+    if not _printable(argv[3]):
+        return errors.reply(
+            f"ERR {argv[2].decode('ascii', 'replace')} cannot contain spaces, newlines or special "
+            "characters."
+        )
+    setattr(session.client, field, argv[3].decode("ascii"))
+    return OK
+
+
+def _printable(word: bytes) -> bool:
+    return all(33 <= byte <= 126 for byte in word)
+
+
+def _info(engine: Engine, session: Session, argv: Words) -> bytes:
+    if len(argv) != 2:
+        return errors.wrong_arity("client|info")
+    return encode(session.client.line(time.monotonic()) + "\n")
+
+
+def _list(engine: Engine, session: Session, argv: Words) -> bytes:
+    match = _list_filter(argv[2:])
+    if isinstance(match, bytes):
+        return match
+    now = time.monotonic()
+    return encode("".join(f"{client.line(now)}\n" for client in engine.clients if match(client)))
+
+
+def _list_filter(words: Words) -> Match | bytes:
+    """What CLIENT LIST's options ask for, or an error."""
+    if not words:
+        return lambda client: True
+    option = words[0].lower()
+    if option == b"type" and len(words) == 2:
+        return _type_filter(words[1])
+    if option == b"id" and len(words) > 1:
+        if not all(word.isdigit() for word in words[1:]):
+            return errors.reply("ERR Invalid client ID")
+        wanted = {int(word) for word in words[1:]}
+        return lambda client: client.id in wanted
+    return errors.reply("ERR syntax error")
+
+
+def _type_filter(kind: bytes) -> Match | bytes:
+    kinds = {b"normal": True, b"pubsub": False, b"master": False, b"replica": False, b"slave": False}
+    if kind.lower() not in kinds:
+        return errors.reply(b"ERR Unknown client type '" + kind + b"'")
+    found = kinds[kind.lower()]
+    return lambda client: found
+
+
+def _kill(engine: Engine, session: Session, argv: Words) -> bytes:
+    if len(argv) == 3:
+        address = argv[2].decode("ascii", "replace")
+        killed = _close(engine, session, [c for c in engine.clients if c.address == address])
+        return OK if killed else errors.reply("ERR No such client")
+    if len(argv) < 4 or len(argv) % 2:
+        return errors.reply("ERR syntax error")
+    filters: list[Match] = []
+    skip_me = True
+    for option, value in zip(argv[2::2], argv[3::2], strict=True):
+        if option.lower() == b"skipme":
+            if value.lower() not in (b"yes", b"no"):
+                return errors.reply("ERR syntax error")
+            skip_me = value.lower() == b"yes"
+            continue
+        match = _kill_filter(option.lower(), value)
+        if isinstance(match, bytes):
+            return match
+        filters.append(match)
+    chosen = [c for c in engine.clients if all(match(c) for match in filters)]
+    if skip_me:
+        chosen = [c for c in chosen if c is not session.client]
+    return encode(_close(engine, session, chosen))
+
+
+def _kill_filter(option: bytes, value: bytes) -> Match | bytes:
+    text = value.decode("ascii", "replace")
+    if option == b"type":
+        return _type_filter(value)
+    if option == b"user":
+        return lambda client: text == "default"
+    if option == b"addr":
+        return lambda client: client.address == text
+    if option == b"laddr":
+        return lambda client: client.local_address == text
+    if option not in (b"id", b"maxage"):
+        return errors.reply("ERR syntax error")
+    if not value.isdigit() or int(value) == 0:
+        return errors.reply(
+            "ERR client-id should be greater than 0"
+            if option == b"id"
+            else "ERR maxage is not an integer or out of range"
+        )
+    number, now = int(value), time.monotonic()
+    if option == b"id":
+        return lambda client: client.id == number
+    return lambda client: now - client.since >= number
+
+
+def _close(engine: Engine, session: Session, chosen: Iterable[Client]) -> int:
+    """Close the sessions of `chosen`, the own one only after its reply; how many they were."""
+    count = 0
+    for client in chosen:
+        count += 1
+        if client is session.client:
+            engine.soon(session.end)
+        elif client.session is not None:
+            client.session.close("CLIENT KILL")
+    return count
+
+
+def _reply(engine: Engine, session: Session, argv: Words) -> bytes | None:
+    if len(argv) != 3:
+        return errors.wrong_arity("client|reply")
+    mode = argv[2].lower()
+    if mode == b"on":
+        session.mute(False)
+        session.answer(OK)  # not in the place of a request that was still muted
+        return None
+    if mode not in (b"off", b"skip"):
+        return errors.reply("ERR syntax error")
+    session.mute(mode == b"off" or session.is_muted, 1 if mode == b"skip" else 0)
+    return None
+
+
+def _switch(field: str) -> Callable[[Engine, Session, Words], bytes]:
+    """NO-EVICT and NO-TOUCH: on or off."""
+
+    def switch(engine: Engine, session: Session, argv: Words) -> bytes:
+        modes = {b"on": True, b"off": False}
+        if len(argv) != 3 or argv[2].lower() not in modes:
+            return errors.reply("ERR syntax error")
+        setattr(session.client, field, modes[argv[2].lower()])
+        return OK
+
+    return switch
+
+
+def _refuse(what: str) -> Callable[[Engine, Session, Words], bytes]:
+    """A subcommand that rproxy does not serve: an OK without function would be a lie."""
+
+    def refuse(engine: Engine, session: Session, argv: Words) -> bytes:
+        return errors.not_served(f"client {what}", "it would be an OK without function")
+
+    return refuse
+
+
+SUBCOMMANDS: dict[bytes, Callable[[Engine, Session, Words], bytes | None]] = {
+    b"id": _id,
+    b"getname": _getname,
+    b"setname": _setname,
+    b"setinfo": _setinfo,
+    b"info": _info,
+    b"list": _list,
+    b"kill": _kill,
+    b"reply": _reply,
+    b"no-evict": _switch("no_evict"),
+    b"no-touch": _switch("no_touch"),
+    b"tracking": _refuse("tracking"),
+    b"caching": _refuse("caching"),
+    b"trackinginfo": _refuse("trackinginfo"),
+    b"getredir": _refuse("getredir"),
+    b"pause": _refuse("pause"),
+    b"unpause": _refuse("unpause"),
+    b"unblock": _refuse("unblock"),
+}

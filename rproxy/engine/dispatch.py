@@ -1,0 +1,168 @@
+"""The ladder: what becomes of a request that does not take the straight path. Read this page first.
+
+A request climbs down the rungs until one takes it: unknown? -> locked out? -> malformed? -> answered here? -> refused? ->
+the session is pinned, or this pins it? -> Pub/Sub? -> split or broadcast? -> one slot. Each rung is a function that answers
+whether it took the request. What a command is comes from the command table (rproxy/routing), never from its name; names
+stand only in tables, next to what is done for them.
+
+A rung for commands that rproxy does not serve answers an error that says so: never a wrong answer, never a stuck connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rproxy import errors
+from rproxy.engine.local import CONNECTING, LOCAL
+from rproxy.routing.arity import arity_error
+from rproxy.routing.slots import BAD_KEYS, CROSS_SLOT
+from rproxy.routing.specs import CommandSpec
+from rproxy.wire.frames import Request
+
+if TYPE_CHECKING:
+    from rproxy.engine.engine import Engine
+    from rproxy.engine.session import Session
+
+Rung = Callable[["Engine", "Session", Request], bool]
+
+ATTACKS = {b"post", b"host:"}
+"""First words of HTTP requests, sent by a browser that someone has lured here: Redis closes at once, so do we."""
+
+ADMIN = frozenset({"admin"})
+"""Flags of commands that change or stop servers."""
+
+ASKED_ANYWHERE = frozenset({"command", "lolwut", "publish", "object", "xinfo", "xgroup", "memory"})
+"""Commands without a key that any node answers for all."""
+
+
+def dispatch(engine: Engine, session: Session, request: Request) -> None:
+    """Take one request down the ladder."""
+    for rung in LADDER:
+        if rung(engine, session, request):
+            return
+    raise AssertionError("the last rung takes every request")
+
+
+def root(spec: CommandSpec) -> str:
+    """The command's own name, without a subcommand."""
+    return spec.name.partition("|")[0]
+
+
+def _unknown(engine: Engine, session: Session, request: Request) -> bool:
+    """Not in the table: closed on (HTTP), locked out, or looked up at the servers."""
+    if request.spec is not None:
+        return False
+    name = request.argv()[0].lower()
+    if name in ATTACKS:
+        engine.probe.attack(session.client.address)
+        session.close("HTTP is not spoken here")
+    elif not session.client.authenticated:
+        session.answer(errors.NOAUTH, request)
+    else:
+        engine.look_up(session, request, name)
+    return True
+
+
+def _locked_out(engine: Engine, session: Session, request: Request) -> bool:
+    """Not authenticated: only the commands that authenticate or leave."""
+    if session.client.authenticated or root(request.spec) in CONNECTING:
+        return False
+    session.answer(errors.NOAUTH, request)
+    return True
+
+
+def _malformed(engine: Engine, session: Session, request: Request) -> bool:
+    """The wrong number of arguments."""
+    arity, count = request.spec.arity, len(request.argv())
+    if count == arity or 0 < -arity <= count:
+        return False
+    session.answer(arity_error(request.spec), request)
+    return True
+
+
+def _answered_here(engine: Engine, session: Session, request: Request) -> bool:
+    """State of the client or of rproxy: see local.py."""
+    answer = LOCAL.get(root(request.spec))
+    if answer is None:
+        return False
+    answer(engine, session, request)
+    return True
+
+
+def _refused(engine: Engine, session: Session, request: Request) -> bool:
+    """Commands that change or stop servers."""
+    if not request.spec.server_flags & ADMIN:
+        return False
+    return _not_served(session, request, "commands that administer servers are refused")
+
+
+def _pinned(engine: Engine, session: Session, request: Request) -> bool:
+    """Transactions and blocking commands need a link of their own."""
+    spec = request.spec
+    if "@transaction" in spec.acl_categories:
+        return _not_served(session, request, "transactions need a connection of their own")
+    if "blocking" in spec.server_flags and _would_block(spec, request):
+        return _not_served(session, request, "blocking commands need a connection of their own")
+    return False
+
+
+def _would_block(spec: CommandSpec, request: Request) -> bool:
+    """XREAD and XREADGROUP block only with BLOCK among their options; the others always do."""
+    if not spec.name.startswith("xread"):
+        return True
+    words = [word.lower() for word in request.argv()[1:]]
+    options = words[: words.index(b"streams")] if b"streams" in words else words
+    return b"block" in options
+
+
+def _pubsub(engine: Engine, session: Session, request: Request) -> bool:
+    """Subscriptions; publishing is an ordinary command."""
+    spec = request.spec
+    if "pubsub" not in spec.server_flags or spec.name in ("publish", "spublish"):
+        return False
+    return _not_served(session, request, "Pub/Sub needs subscriptions of their own")
+
+
+def _spread(engine: Engine, session: Session, request: Request) -> bool:
+    """Commands for several nodes, or for keys in several slots."""
+    spec = request.spec
+    if spec.request_policy == "multi_shard" and session.assign(request) == CROSS_SLOT:
+        session.split(request)
+        return True
+    if spec.request_policy in ("", "multi_shard") or root(spec) in ASKED_ANYWHERE:
+        return False
+    return _not_served(session, request, "it concerns every node")
+
+
+def _one_slot(engine: Engine, session: Session, request: Request) -> bool:
+    """Everything else goes to one node, or is refused because it would need several."""
+    slot = session.assign(request)
+    if slot == CROSS_SLOT:
+        session.answer(errors.CROSSSLOT, request)
+    elif slot >= 0:
+        session.forward(request)
+    elif slot == BAD_KEYS or request.spec.is_keyed or root(request.spec) in ASKED_ANYWHERE:
+        session.enter(request)
+        engine.cluster.send_anywhere(session.protocol, request)
+    else:
+        _not_served(session, request, "it names no key, and which node should answer is not settled")
+    return True
+
+
+def _not_served(session: Session, request: Request, why: str) -> bool:
+    session.answer(errors.not_served(request.spec.name.replace("|", " "), why), request)
+    return True
+
+
+LADDER: tuple[Rung, ...] = (
+    _unknown,
+    _locked_out,
+    _malformed,
+    _answered_here,
+    _refused,
+    _pinned,
+    _pubsub,
+    _spread,
+    _one_slot,
+)

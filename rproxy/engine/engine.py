@@ -1,0 +1,156 @@
+"""The engine of one worker: what all sessions share, the clients that are there, the command table.
+
+The command table starts as the built-in one; the cluster's own COMMAND reply is merged in as soon as a node answers, and
+again when a client sends a name that the table lacks. Such a client's later requests wait for the answer; a name that the
+servers do not know either is remembered for a while, and goes to a node, whose own error the client gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+
+from rproxy import __version__
+from rproxy.config import Config
+from rproxy.engine.client import Client
+from rproxy.engine.dispatch import dispatch
+from rproxy.engine.session import Session, Shared
+from rproxy.errors import NetworkError
+from rproxy.probe import Probe
+from rproxy.routing.commands import built_in, merge
+from rproxy.transport.stream import Tick
+from rproxy.upstream.cluster import Cluster
+from rproxy.wire.frames import Request
+
+UNKNOWN_KEPT = 1024
+"""Names remembered as unknown to the servers."""
+UNKNOWN_SECONDS = 5.0
+"""How long such a name is remembered: after that the servers are asked again."""
+LEARN_DELAY = 1.0
+"""Seconds between two attempts to get the command table at start."""
+
+
+class Engine:
+    """Everything that a worker's sessions share."""
+
+    def __init__(self, config: Config, cluster: Cluster, tick: Tick, probe: Probe) -> None:
+        self.config = config
+        self.cluster = cluster
+        self.probe = probe
+        self.password = config.clients.password.reveal()
+        self.clients: set[Client] = set()
+        self.server_version = "7.0.0"
+        self.started = time.monotonic()
+        self.shared = Shared(tick, built_in(), self._dispatch, cluster.table(2), cluster.table(3))
+        self._set_limits()
+        self._unknown: dict[bytes, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _set_limits(self) -> None:
+        limits, shared = self.config.clients, self.shared
+        shared.command_timeout = self.config.upstream.command_timeout
+        shared.max_in_flight = limits.max_in_flight
+        shared.pause_output = limits.pause_output
+        shared.output_limit = limits.output_limit
+        shared.max_args = limits.max_args
+        shared.max_bulk = limits.max_bulk
+        shared.max_request = limits.request_limit
+
+    def _dispatch(self, session: Session, request: Request) -> None:
+        dispatch(self, session, request)
+
+    def start(self) -> None:
+        """Begin to learn the cluster's own command table."""
+        self._spawn(self._learn_all())
+
+    async def close(self) -> None:
+        """Stop background work."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call back after the present turn of the loop."""
+        asyncio.get_running_loop().call_soon(callback)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- the command table --
+
+    async def _learn_all(self) -> None:
+        """Merge the cluster's COMMAND reply, as soon as some node gives it."""
+        while True:
+            try:
+                commands, about = await self.cluster.ask(("COMMAND",), ("INFO", "server"))
+            except NetworkError:
+                await asyncio.sleep(LEARN_DELAY)
+                continue
+            if not isinstance(commands, hiredis.ReplyError):
+                self.shared.commands = merge(self.shared.commands, commands)
+            self._note_version(about)
+            return
+
+    def _note_version(self, about: Any) -> None:
+        if isinstance(about, bytes):
+            for line in about.decode("ascii", "replace").splitlines():
+                if line.startswith("redis_version:"):
+                    self.server_version = line.partition(":")[2]
+
+    def look_up(self, session: Session, request: Request, name: bytes) -> None:
+        """A name that the table lacks: ask the servers, then go on with the request."""
+        if self._is_known_unknown(name):
+            session.enter(request)
+            self.cluster.send_anywhere(session.protocol, request)
+            return
+        session.hold()
+        self._spawn(self._look_up(session, request, name))
+
+    def _is_known_unknown(self, name: bytes) -> bool:
+        return self._unknown.get(name, 0.0) > time.monotonic()
+
+    async def _look_up(self, session: Session, request: Request, name: bytes) -> None:
+        try:
+            (found,) = await self.cluster.ask(("COMMAND", "INFO", name))
+            if not isinstance(found, hiredis.ReplyError):
+                self.shared.commands = merge(self.shared.commands, [e for e in found if e])
+        except NetworkError:
+            pass  # the request itself will meet the same trouble and be answered by it
+        request.spec = self.shared.commands.lookup(name)
+        if request.spec is None:
+            if len(self._unknown) >= UNKNOWN_KEPT:
+                self._unknown.clear()
+            self._unknown[name] = time.monotonic() + UNKNOWN_SECONDS
+        self._dispatch(session, request)
+        session.release()
+
+    # -- about rproxy --
+
+    def about(self) -> str:
+        """INFO's text: what clients look for, and a section about rproxy itself."""
+        sections = {
+            "Server": {
+                "redis_version": self.server_version,
+                "redis_mode": "standalone",
+                "uptime_in_seconds": int(time.monotonic() - self.started),
+            },
+            "Clients": {"connected_clients": len(self.clients)},
+            "Persistence": {"loading": 0},
+            "Replication": {"role": "master", "connected_slaves": 0},
+            "Cluster": {"cluster_enabled": 0},
+            "Proxy": {
+                "rproxy_version": __version__,
+                "slots_covered": self.cluster.slotmap.covered,
+                "commands_under_way": self.shared.tick.under_way,
+            },
+        }
+        return "\r\n".join(
+            f"# {title}\r\n" + "".join(f"{name}:{value}\r\n" for name, value in fields.items())
+            for title, fields in sections.items()
+        )

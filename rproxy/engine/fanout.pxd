@@ -1,0 +1,16 @@
+"""Fanout: the pieces of one request, counted home and merged. See fanout.pyx."""
+from rproxy.routing.split cimport Plan
+from rproxy.upstream.sink cimport LinkTable
+from rproxy.wire.frames cimport Blob, Owner, Request, Span
+
+
+cdef class Fanout(Owner):
+    cdef Request whole             # the client's request
+    cdef Plan plan                 # how it was cut
+    cdef LinkTable table           # where the pieces go
+    cdef list replies              # bytes of each piece's reply, None until it comes
+    cdef Py_ssize_t missing        # pieces without a reply
+
+
+cdef int launch(Request whole, LinkTable table, const Span *spans, Py_ssize_t argc) except -1
+cdef bint launch_apart(Request whole, LinkTable table) except -1

@@ -1,0 +1,72 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""A request for several slots: cut into one-slot pieces, sent, counted home, merged by the command's policy.
+
+The pieces are ordinary Requests whose owner is the Fanout, so redirects and gates treat each of them alone. A piece that a
+node refuses with TRYAGAIN, because its slot is half migrated, is cut again into one-key pieces, which always succeed.
+"""
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from rproxy.routing.specs cimport CommandSpec
+from rproxy.routing.split cimport Plan, cut
+from rproxy.upstream.sink cimport LinkTable
+from rproxy.wire.frames cimport (
+    APART, GHOST, READONLY_REQUEST, Blob, FrameReader, Owner, Request, Scratch, Span,
+)
+
+cdef Scratch NO_SCRATCH = Scratch(16)
+
+
+@cython.final
+cdef class Fanout(Owner):
+
+    cdef int deliver(self, Request piece, const char *reply, Py_ssize_t size, Blob blob) except -1:
+        cdef bytes merged
+        cdef Owner owner = self.whole.owner
+        self.replies[piece.index] = PyBytes_FromStringAndSize(reply, size)
+        self.missing -= 1
+        if self.missing or self.whole.flags & GHOST or owner is None:
+            return 0
+        merged = self.plan.merge(self.replies)
+        self.replies = None
+        return owner.deliver(self.whole, PyBytes_AS_STRING(merged), PyBytes_GET_SIZE(merged), None)
+
+    cdef bint take_apart(self, Request piece) except -1:
+        return launch_apart(piece, self.table)
+
+
+cdef int launch(Request whole, LinkTable table, const Span *spans, Py_ssize_t argc) except -1:
+    """Cut `whole` by slot and send the pieces."""
+    return _send(whole, table, cut(<CommandSpec>whole.spec, whole.frame, spans, argc, False))
+
+
+cdef bint launch_apart(Request whole, LinkTable table) except -1:
+    """Cut `whole` into one-key pieces and send them; False where it has but one key."""
+    cdef FrameReader reader = FrameReader(NO_SCRATCH)
+    cdef Plan plan
+    reader.data, reader.end = whole.frame, whole.size
+    reader.next_request()
+    reader.data = NULL
+    plan = cut(<CommandSpec>whole.spec, whole.frame, reader.spans, reader.argc, True)
+    if len(plan.frames) < 2:
+        return False
+    _send(whole, table, plan)
+    return True
+
+
+cdef int _send(Request whole, LinkTable table, Plan plan) except -1:
+    cdef Fanout fanout = Fanout.__new__(Fanout)
+    cdef Request piece
+    cdef Py_ssize_t index
+    fanout.whole, fanout.table, fanout.plan = whole, table, plan
+    fanout.missing = len(plan.frames)
+    fanout.replies = [None] * fanout.missing
+    for index in range(fanout.missing):
+        piece = Request(<bytes>plan.frames[index])
+        piece.index = index
+        piece.slot = plan.slots[index]
+        piece.owner, piece.spec = fanout, whole.spec
+        piece.flags = whole.flags & (READONLY_REQUEST | APART)
+        piece.deadline, piece.hold_until = whole.deadline, whole.hold_until
+        table.send(piece)
+    return 0

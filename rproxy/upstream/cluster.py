@@ -1,0 +1,162 @@
+"""The cluster behind rproxy: the only door to upstream.
+
+It owns the slot map and what follows from it: one Lane per protocol version, the Refresher that learns the map, the regular
+round that enforces deadlines. Sessions send through `table(protocol)`; everything else asks here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import hiredis
+
+from rproxy.config import Config
+from rproxy.errors import NetworkError
+from rproxy.probe import Probe
+from rproxy.topology.address import Address
+from rproxy.topology.refresh import Refresher, View
+from rproxy.topology.slotmap import SlotMap, address_of_redirect, parse_shards, parse_slots
+from rproxy.transport.stream import Tick
+from rproxy.upstream import tls
+from rproxy.upstream.control import converse
+from rproxy.upstream.lane import Lane
+from rproxy.upstream.recovery import Verdict
+from rproxy.upstream.sink import LinkTable
+from rproxy.wire.frames import Request
+
+ROUND = 0.1
+"""Seconds between two rounds of `sweep`: how late a deadline may be noticed."""
+
+
+class Cluster:
+    """Sends requests to the nodes of one Redis Cluster."""
+
+    def __init__(self, config: Config, tick: Tick, probe: Probe) -> None:
+        self.config = config
+        self.probe = probe
+        self.tls = tls.context(config.upstream.tls)
+        self.slotmap = SlotMap.empty()
+        self.lanes = {version: Lane(self, tick, version) for version in (2, 3)}
+        self.refresher = Refresher(config, self.fetch, self._adopt, probe)
+        self._uncovered_since: float | None = None
+        self._round: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        links = sum(len(lane.pools) for lane in self.lanes.values())
+        return f"<Cluster {self.slotmap.covered} slots covered, {links} pools>"
+
+    async def start(self) -> None:
+        """Begin to learn the slot map; returns at once, commands are held until it is there."""
+        self._uncovered_since = asyncio.get_running_loop().time()
+        self.refresher.start()
+        self._sweep()
+
+    async def close(self) -> None:
+        """End every link."""
+        if self._round is not None:
+            self._round.cancel()
+        await self.refresher.close()
+        for lane in self.lanes.values():
+            lane.close("rproxy stops")
+
+    # -- for sessions --
+
+    def table(self, protocol: int) -> LinkTable:
+        """Where requests of clients that speak RESP2 or RESP3 go."""
+        return self.lanes[protocol].table
+
+    def send_anywhere(self, protocol: int, request: Request) -> None:
+        """Send a request that names no key."""
+        self.lanes[protocol].send_anywhere(request)
+
+    # -- the slot map --
+
+    def refresh(self, reason: str) -> None:
+        """Ask for the slot map again soon."""
+        self.refresher.request(reason)
+
+    async def fetch(self, address: Address) -> View:
+        """One node's view of the cluster."""
+        options = self.config
+        shards, slots, about = await converse(
+            address,
+            [("CLUSTER", "SHARDS"), ("CLUSTER", "SLOTS"), ("CLUSTER", "INFO")],
+            options.upstream,
+            self.tls,
+            options.topology.fetch_timeout,
+        )
+        by_tls = self.tls is not None
+        if isinstance(slots, hiredis.ReplyError):
+            raise NetworkError(f"{address}: {slots}")
+        if isinstance(shards, hiredis.ReplyError):
+            slotmap = parse_slots(slots, address, tls=by_tls)
+        else:
+            slotmap = parse_shards(shards, address, tls=by_tls)
+        return View(slotmap, epoch_of(about))
+
+    def _adopt(self, slotmap: SlotMap) -> None:
+        """A newer slot map: replace the old one, bring the lanes in line."""
+        changed = self.slotmap.diff(slotmap)
+        self.slotmap = slotmap
+        self._note_coverage()
+        for lane in self.lanes.values():
+            lane.apply(changed)
+
+    def moved(self, slot: int, address: Address, told_by: str) -> None:
+        """A node says who owns the slot: believe it at once, learn the rest soon."""
+        self.probe.moved(slot, told_by, str(address))
+        self.slotmap = self.slotmap.with_owner(slot, address)
+        self.refresher.adopt_patch(self.slotmap)
+        self._note_coverage()
+        for lane in self.lanes.values():
+            lane.apply([slot])
+        self.refresh("MOVED")
+
+    def redirect_address(self, verdict: Verdict, asked: Address) -> Address | None:
+        """Where MOVED or ASK points, or None where it does not say."""
+        return address_of_redirect(verdict.endpoint, asked)
+
+    async def ask(self, *commands: tuple[str, ...]) -> list[Any]:
+        """The replies of some node to commands of rproxy's own; raises NetworkError."""
+        problem: NetworkError = NetworkError("no node is known")
+        for node in self.slotmap.masters:
+            try:
+                return await converse(
+                    node.address,
+                    list(commands),
+                    self.config.upstream,
+                    self.tls,
+                    self.config.topology.fetch_timeout,
+                )
+            except NetworkError as error:
+                problem = error
+        raise problem
+
+    # -- the regular round --
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        since = self._uncovered_since
+        refuse = since is not None and now - since > self.config.upstream.hold_time
+        for lane in self.lanes.values():
+            lane.orphans.refusing = lane.refusal(lane.orphans, None) if refuse else None
+            lane.sweep(now)
+        self._round = loop.call_later(ROUND, self._sweep)
+
+    def _note_coverage(self) -> None:
+        if self.slotmap.covered == 16384:
+            self._uncovered_since = None
+        elif self._uncovered_since is None:
+            self._uncovered_since = asyncio.get_running_loop().time()
+
+
+def epoch_of(about: Any) -> int:
+    """The current epoch in a CLUSTER INFO reply; 0 where it has none."""
+    text = about.decode("ascii", "replace") if isinstance(about, bytes) else ""
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == "cluster_current_epoch" and value.isdigit():
+            return int(value)
+    return 0

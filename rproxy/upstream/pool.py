@@ -1,0 +1,201 @@
+"""A Pool is one node's way in for one lane: its link while that is ready, its gate while it is not.
+
+Strategy. Nobody waits for a connection: requests for a node without a ready link are held by the pool's Gate, which stands
+in the LinkTable in the link's place. The first of them wakes the pool. A link that was lost is opened again at once, then
+after a backoff with jitter; after `hold_time` of failures the gate refuses (an open circuit breaker), while the attempts to
+connect go on: they are the half-open probes, and the first that succeeds opens the gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+from rproxy.errors import ConnectFailed, HandshakeRefused, NetworkError
+from rproxy.topology.address import Address
+from rproxy.transport.protocol import StreamProtocol
+from rproxy.upstream import handshake
+from rproxy.upstream.gate import Gate
+from rproxy.upstream.link import Link
+from rproxy.upstream.recovery import backoff
+from rproxy.upstream.sink import Sink, call
+from rproxy.wire.frames import Request
+
+if TYPE_CHECKING:
+    from rproxy.upstream.lane import Lane
+
+
+class Pool:
+    """The link to one node, or the gate in its place; see `sink`."""
+
+    def __init__(self, lane: Lane, address: Address) -> None:
+        self.lane = lane
+        self.address = address
+        options = lane.cluster.config.upstream
+        self.gate = Gate(
+            lane, "no connection yet", self, -1, 0, options.hold_bytes, options.hold_time
+        )
+        self.link: Link | None = None
+        self.retired = False
+        self._attempt = 0
+        self._failing_since: float | None = None
+        self._connecting: asyncio.Task[None] | None = None
+
+    @property
+    def sink(self) -> Sink:
+        """Where requests for this node go now."""
+        return self.link if self.link is not None and self.link.ready else self.gate
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way or held."""
+        return not self.gate and (self.link is None or not len(self.link))
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.address}: {self.link or self.gate!r}>"
+
+    # -- connecting --
+
+    def wake(self) -> None:
+        """See that the link is being opened."""
+        if self._connecting is None and not (self.link and self.link.ready):
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        options = self.lane.cluster.config.upstream
+        try:
+            while not self.retired:
+                try:
+                    await asyncio.wait_for(self._open(), options.connect_timeout)
+                    return
+                except TimeoutError:
+                    self._failed(f"no answer within {options.connect_timeout:g} s")
+                except (OSError, NetworkError) as error:
+                    self._failed(str(error))
+                delay = backoff(
+                    self._attempt, options.reconnect_delay, options.reconnect_delay_max, random.random
+                )
+                await asyncio.sleep(delay)
+        finally:
+            self._connecting = None
+
+    async def _open(self) -> None:
+        """Connect, shake hands, open the gate; raises what went wrong."""
+        link = self.link = Link(self.lane.tick, self.lane, self)
+        try:
+            await dial(link, self.address, self.lane.cluster)
+            await shake_hands(link, self.lane)
+        except BaseException:
+            self.link = None
+            link.close("the connection could not be set up")
+            raise
+        link.open()
+        self._attempt, self._failing_since, self.gate.refusing = 0, None, None
+        self.lane.probe.link_up(str(self.address), self.lane.protocol)
+        self.lane.opened(self)
+
+    def _failed(self, reason: str) -> None:
+        now = self.lane.now()
+        self._attempt += 1
+        if self._failing_since is None:
+            self._failing_since = now
+        if now - self._failing_since >= self.lane.cluster.config.upstream.hold_time:
+            self.gate.refusing = self.lane.refusal(self.gate, None)
+        self.lane.probe.link_down(str(self.address), self.lane.protocol, reason)
+        self.lane.cluster.refresh(f"{self.address} cannot be reached")
+
+    # -- losing --
+
+    def lost(self, link: Link, reason: str, again: list[Request], was_ready: bool) -> None:
+        """The link is gone; `again` are the requests that may be sent again, oldest first."""
+        if link is not self.link:
+            self.lane.resend(again)
+            return
+        self.link = None
+        if not was_ready:
+            return
+        self.lane.table.replace(link, self.gate)
+        self.lane.resend(again, self.gate)
+        if self.retired:
+            return
+        self.lane.probe.link_down(str(self.address), self.lane.protocol, reason)
+        self.lane.cluster.refresh(f"the link to {self.address} was lost")
+        self.wake()
+
+    def retire(self) -> None:
+        """The node has left: open no link any more; the present one ends when it is idle."""
+        self.retired = True
+
+    def close(self, reason: str) -> None:
+        """End the link now."""
+        self.retired = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self.link is not None:
+            self.link.close(reason)
+
+
+async def dial(link: Link, address: Address, cluster: object) -> None:
+    """Connect the link's stream to the address, by TLS where that is configured."""
+    loop = asyncio.get_running_loop()
+    context: ssl.SSLContext | None = getattr(cluster, "tls", None)
+    if context is None:
+        sock = await connect_socket(address.host, address.port)
+        link.stream.attach(loop, sock.detach())
+        return
+    name = cluster.config.upstream.tls.server_name or address.host  # type: ignore[attr-defined]
+    await loop.create_connection(
+        lambda: StreamProtocol(link.stream),
+        address.host,
+        address.port,
+        ssl=context,
+        server_hostname=name,
+    )
+
+
+async def connect_socket(host: str, port: int) -> socket.socket:
+    """A connected, non-blocking TCP socket; every address of the name is tried in turn."""
+    loop = asyncio.get_running_loop()
+    problem: OSError = OSError("the name has no address")
+    for family, kind, proto, _, where in await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            await loop.sock_connect(sock, where)
+            return sock
+        except OSError as error:
+            problem = error
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+    raise ConnectFailed(f"{host}:{port}: {problem.strerror or problem}") from problem
+
+
+async def shake_hands(link: Link, lane: Lane) -> None:
+    """Send the link's first requests and check every answer."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    steps = handshake.steps(lane.cluster.config.upstream, lane.protocol)
+    for index, step in enumerate(steps):
+        last = index == len(steps) - 1
+        link.send_setup(call(step.frame, lambda reply, s=step, z=last: _checked(s, reply, z, done)))
+    await done
+
+
+def _checked(step: handshake.Step, reply: bytes, last: bool, done: asyncio.Future[None]) -> None:
+    problem = handshake.check(step, reply)
+    if done.done():
+        return
+    if problem is not None:
+        done.set_exception(HandshakeRefused(problem))
+    elif last:
+        done.set_result(None)
