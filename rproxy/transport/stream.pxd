@@ -33,6 +33,7 @@ cdef class Stream:
     cdef Blob tail                 # small writes, joined; None when empty
     cdef Py_ssize_t tail_begin     # first unwritten byte of the tail
     cdef Py_ssize_t tail_end       # one past its last byte
+    cdef Py_ssize_t tail_kept      # a written tail up to this size is kept for the next bytes
     cdef Fifo queue                # Pieces that go before the tail
     cdef Py_ssize_t unwritten      # bytes in queue and tail
     cdef long long appended        # bytes ever given to write; once closed: bytes ever written

@@ -42,7 +42,7 @@ cdef extern from "sys/uio.h" nogil:
 cdef enum:
     READ_LIMIT = 1 << 18       # bytes of one read: others want their turn
     TAIL_LEAST = 512           # first size of a tail
-    TAIL_KEPT = 2048           # a tail up to this size survives being written
+    TAIL_KEPT = 1024           # default of Stream.tail_kept: an idle stream holds little
     PIECES_AT_ONCE = 16        # blocks of one writev
     SHARE_LEAST = 16384        # bytes from which a block is queued by reference
 
@@ -107,8 +107,7 @@ cdef class Piece:
 cdef class Stream:
 
     def __cinit__(self, Tick tick not None, *args, **options):
-        self.tick = tick
-        self.fd = -1
+        self.tick, self.fd, self.tail_kept = tick, -1, TAIL_KEPT
 
     def __dealloc__(self):
         fifo_free(&self.queue)
@@ -365,7 +364,7 @@ cdef class Stream:
         self.tail_begin += size
         if self.unwritten == 0:
             self.tail_begin = self.tail_end = 0
-            if self.tail is not None and self.tail.room > TAIL_KEPT:
+            if self.tail is not None and self.tail.room > self.tail_kept:
                 self.tail = None
         return 0
 

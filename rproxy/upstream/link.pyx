@@ -25,6 +25,7 @@ from rproxy.wire.frames cimport (
 cdef enum:
     SHARE_LEAST = 32768        # bytes from which a reply is shared instead of copied
     EXPECT_LEAST = 1 << 20     # bytes from which the owner is told of a reply under way
+    TAIL_KEPT = 1 << 17        # links are few and busy: they keep the memory of their writes
     SPECIAL = GHOST | GATED | SETUP
 
 cdef bytes PING = b"*1\r\n$4\r\nPING\r\n"
@@ -43,6 +44,7 @@ cdef class LinkStream(Stream):
 
     def __init__(self, Tick tick, Link link not None, max_reply=1 << 40):
         self.link = link
+        self.tail_kept = TAIL_KEPT
         self.reader = FrameReader(tick.scratch, max_frame=max_reply)
 
     cdef int received(self) except -1:

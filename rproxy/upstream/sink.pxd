@@ -14,9 +14,14 @@ cdef class Sink:
 
 cdef class LinkTable:
     """Slot -> Sink, for one protocol version."""
-    cdef Reference[16384] sinks       # owned references, never NULL
+    cdef unsigned short[16384] index   # slot -> its place in `sinks`: small, so that it stays in the cache
+    cdef list kept                     # the Sinks, None where a place is free
+    cdef Reference *sinks              # the same Sinks, borrowed from `kept`
+    cdef list uses                     # slots of each place
 
     cdef int send(self, Request request) except -1
+    cdef int _place(self, Sink sink) except -1
+    cdef int _drop(self, int place, int count) except -1
 
 
 cdef class Call(Owner):

@@ -6,7 +6,7 @@ request for a while is settled here, in the table, once for all requests, and no
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdlib cimport free, realloc
 
 from rproxy.wire.frames cimport GATED, GHOST, Blob, Owner, Request
 
@@ -26,19 +26,15 @@ cdef class Sink:
 cdef class LinkTable:
 
     def __cinit__(self, Sink first not None):
-        cdef int slot
-        for slot in range(SLOTS):
-            Py_INCREF(first)
-            self.sinks[slot] = <void *>first
+        self.kept, self.uses = [], []
+        self._place(first)             # place 0: every slot's index is 0 already
+        self.uses[0] = SLOTS
 
     def __dealloc__(self):
-        cdef int slot
-        for slot in range(SLOTS):
-            if self.sinks[slot] != NULL:
-                Py_DECREF(<object>self.sinks[slot])
+        free(self.sinks)
 
     cdef int send(self, Request request) except -1:
-        return (<Sink>self.sinks[request.slot]).send(request)
+        return (<Sink>self.sinks[self.index[request.slot]]).send(request)
 
     def route(self, Request request not None):
         """Send the request to its slot's Sink."""
@@ -47,24 +43,57 @@ cdef class LinkTable:
     def __getitem__(self, int slot):
         if not 0 <= slot < SLOTS:
             raise IndexError(f"no slot {slot}")
-        return <Sink>self.sinks[slot]
+        return self.kept[self.index[slot]]
 
     def __setitem__(self, int slot, Sink sink not None):
+        cdef int place, old
         if not 0 <= slot < SLOTS:
             raise IndexError(f"no slot {slot}")
-        Py_INCREF(sink)
-        old = <Sink>self.sinks[slot]
-        self.sinks[slot] = <void *>sink
-        Py_DECREF(old)
+        place, old = self._place(sink), self.index[slot]
+        self.index[slot] = place
+        self.uses[place] += 1
+        self._drop(old, 1)
 
     def replace(self, Sink old not None, Sink new not None):
         """Put `new` wherever `old` stands; how many slots that were."""
-        cdef int slot, count = 0
+        cdef int slot, count = 0, before, place
+        if old not in self.kept:
+            return 0
+        before, place = self.kept.index(old), self._place(new)
         for slot in range(SLOTS):
-            if self.sinks[slot] == <void *>old:
-                self[slot] = new
+            if self.index[slot] == before:
+                self.index[slot] = place
                 count += 1
+        self.uses[place] += count
+        self._drop(before, count)
         return count
+
+    cdef int _place(self, Sink sink) except -1:
+        """Where the Sink is kept, now at the latest."""
+        cdef Reference *grown
+        cdef int place
+        if sink in self.kept:
+            return self.kept.index(sink)
+        if None in self.kept:
+            place = self.kept.index(None)
+        else:
+            place = len(self.kept)
+            grown = <Reference *>realloc(self.sinks, (place + 1) * sizeof(Reference))
+            if grown == NULL:
+                raise MemoryError
+            self.sinks = grown
+            self.kept.append(None)
+            self.uses.append(0)
+        self.kept[place], self.uses[place] = sink, 0
+        self.sinks[place] = <Reference>sink
+        return place
+
+    cdef int _drop(self, int place, int count) except -1:
+        """`count` slots use the place no more: let go of a Sink that none uses."""
+        self.uses[place] -= count
+        if self.uses[place] == 0:
+            self.kept[place] = None
+        return 0
 
 
 @cython.final

@@ -1,4 +1,5 @@
 """Frames: the records that travel, and the reader that finds their ends. See frames.pyx."""
+from cpython.ref cimport Py_DECREF, Py_INCREF
 
 
 cdef enum Outcome:
@@ -138,8 +139,38 @@ cdef class FrameReader:
     cdef int _line(self) except -2
 
 
-cdef int fifo_push(Fifo *fifo, object item) except -1
-cdef object fifo_pop(Fifo *fifo)
-cdef object fifo_peek(Fifo *fifo, Py_ssize_t index)
+cdef int fifo_grow(Fifo *fifo) except -1
+cdef void fifo_release(Fifo *fifo) noexcept
 cdef void fifo_free(Fifo *fifo) noexcept
+
+
+cdef inline int fifo_push(Fifo *fifo, object item) except -1:
+    """Append an entry."""
+    if fifo.count == fifo.room:
+        fifo_grow(fifo)
+    Py_INCREF(item)
+    fifo.items[(fifo.head + fifo.count) & (fifo.room - 1)] = <void *>item
+    fifo.count += 1
+    return 0
+
+
+cdef inline object fifo_pop(Fifo *fifo):
+    """The oldest entry, or None; gives the memory of a ring back that has grown large and run empty."""
+    cdef object item
+    if fifo.count == 0:
+        return None
+    item = <object>fifo.items[fifo.head]
+    fifo.head = (fifo.head + 1) & (fifo.room - 1)
+    fifo.count -= 1
+    if fifo.count == 0 and fifo.room > 1024:
+        fifo_release(fifo)
+    Py_DECREF(item)
+    return item
+
+
+cdef inline object fifo_peek(Fifo *fifo, Py_ssize_t index):
+    """The entry at `index`, the oldest being 0; there must be one."""
+    return <object>fifo.items[(fifo.head + index) & (fifo.room - 1)]
+
+
 cdef Py_ssize_t measure(const char *data, Py_ssize_t size) except -2

@@ -16,7 +16,6 @@ Spans and frame pointers are valid until the next `room` or `settle`.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcpy, memmove
 
@@ -56,50 +55,32 @@ class _NeedMore:
 NEED_MORE = _NeedMore()
 
 
-# --- FIFO: a ring of references ---
+# --- FIFO: a ring of references; push, pop and peek are in frames.pxd ---
 
-cdef int fifo_push(Fifo *fifo, object item) except -1:
-    cdef Py_ssize_t room, i
-    cdef void **items
-    if fifo.count == fifo.room:
-        room = fifo.room * 2 if fifo.room else 8
-        items = <void **>malloc(room * sizeof(void *))
-        if items == NULL:
-            raise MemoryError
-        for i in range(fifo.count):
-            items[i] = fifo.items[(fifo.head + i) & (fifo.room - 1)]
-        free(fifo.items)
-        fifo.items, fifo.room, fifo.head = items, room, 0
-    Py_INCREF(item)
-    fifo.items[(fifo.head + fifo.count) & (fifo.room - 1)] = <void *>item
-    fifo.count += 1
+cdef int fifo_grow(Fifo *fifo) except -1:
+    """Double the ring."""
+    cdef Py_ssize_t room = fifo.room * 2 if fifo.room else 8, i
+    cdef void **items = <void **>malloc(room * sizeof(void *))
+    if items == NULL:
+        raise MemoryError
+    for i in range(fifo.count):
+        items[i] = fifo.items[(fifo.head + i) & (fifo.room - 1)]
+    free(fifo.items)
+    fifo.items, fifo.room, fifo.head = items, room, 0
     return 0
 
 
-cdef object fifo_pop(Fifo *fifo):
-    """The oldest entry, or None; gives the memory of a ring back that has grown large and run empty."""
-    cdef object item
-    if fifo.count == 0:
-        return None
-    item = <object>fifo.items[fifo.head]
-    fifo.head = (fifo.head + 1) & (fifo.room - 1)
-    fifo.count -= 1
-    if fifo.count == 0 and fifo.room > 64:
-        free(fifo.items)
-        fifo.items, fifo.room, fifo.head = NULL, 0, 0
-    Py_DECREF(item)
-    return item
-
-
-cdef object fifo_peek(Fifo *fifo, Py_ssize_t index):
-    return <object>fifo.items[(fifo.head + index) & (fifo.room - 1)]
+cdef void fifo_release(Fifo *fifo) noexcept:
+    """Give the memory of an empty ring back."""
+    free(fifo.items)
+    fifo.items, fifo.room, fifo.head = NULL, 0, 0
 
 
 cdef void fifo_free(Fifo *fifo) noexcept:
+    """Let go of all entries and the ring."""
     while fifo.count:
         fifo_pop(fifo)
-    free(fifo.items)
-    fifo.items, fifo.room, fifo.head = NULL, 0, 0
+    fifo_release(fifo)
 
 
 # --- Memory ---
@@ -149,7 +130,8 @@ cdef class Owner:
 
 
 @cython.final
-@cython.freelist(1024)
+@cython.no_gc                  # what it refers to refers back through FIFOs, which no collector sees
+@cython.freelist(4096)
 cdef class Request:
 
     def __init__(self, bytes frame not None=b""):
