@@ -1,11 +1,252 @@
-"""Placeholder: replaced by the finished errors."""
+"""Every exception class of rproxy, and every error reply that rproxy itself writes.
+
+Exceptions come in three families, by fault: *you* (UsageError: a mistake in a configuration or a
+call), *the node said so* (ReplyError: an error reply, told apart by its first word through one
+table), and *the way there* (NetworkError: connecting, time limits, broken protocol). An error reply
+stays bytes until the library's edge; foreign exceptions become one of these once, where they enter.
+
+Texts for clients. Each begins with Redis's own code word where one exists, says why, and says
+whether the command may have run, because a client decides by that whether it may send it again.
+Texts that quote a client lose CR and LF and are bounded, so nobody can write a second reply into
+the stream. The formats that Redis has are copied to the byte, caps included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+MAX_REPLY = 1024
+"""Bytes of one error reply that rproxy writes, its CRLF not counted."""
+
+QUOTE_CAP = 128
+"""Bytes that Redis quotes of a command's name, and of all its arguments together."""
 
 
 class RproxyError(Exception):
-    """."""
+    """Whatever rproxy raises on purpose."""
 
 
-class ProtocolBroken(RproxyError):
-    """."""
-MAY_HAVE_RUN = b"-ERR upstream connection lost; the command may have been executed\r\n"
-def late_reply(x): return b"-ERR late\r\n"
+# -- you --
+
+
+class UsageError(RproxyError):
+    """What was asked for cannot be done, whatever the cluster does."""
+
+
+class ConfigError(UsageError):
+    """A configuration that cannot be used; the message names the field: `log.level: ...`."""
+
+
+class AddressError(UsageError):
+    """A text that names no address."""
+
+
+# -- the node said so --
+
+
+class ReplyError(RproxyError):
+    """An error reply. `code` is its first word, `WRONGTYPE` for example, or `ERR`."""
+
+    by_code: ClassVar[dict[str, type[ReplyError]]] = {}
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code = text.partition(" ")[0]
+
+    @classmethod
+    def of(cls, text: str) -> ReplyError:
+        """The error for a reply's text (no `-`, no CRLF); its first word picks the class."""
+        return cls.by_code.get(text.partition(" ")[0], ReplyError)(text)
+
+
+class AuthRefused(ReplyError):
+    """No user, a wrong password, or a user without the right to this."""
+
+
+class CrossSlot(ReplyError):
+    """The keys of one command lie in several slots."""
+
+
+class NotReady(ReplyError):
+    """The node or the cluster cannot serve this now; nothing was executed, a later try may be."""
+
+
+class Redirected(ReplyError):
+    """Another node owns the slot, and the limit of redirections was reached."""
+
+
+class NoScript(ReplyError):
+    """The node does not know the script; EVAL teaches it."""
+
+
+class TransactionRefused(ReplyError):
+    """EXEC was given up because of an earlier error; nothing was executed."""
+
+
+class WrongType(ReplyError):
+    """The key holds another kind of value."""
+
+
+ReplyError.by_code.update(
+    {
+        "ASK": Redirected,
+        "CLUSTERDOWN": NotReady,
+        "CROSSSLOT": CrossSlot,
+        "EXECABORT": TransactionRefused,
+        "LOADING": NotReady,
+        "MASTERDOWN": NotReady,
+        "MOVED": Redirected,
+        "NOAUTH": AuthRefused,
+        "NOPERM": AuthRefused,
+        "NOSCRIPT": NoScript,
+        "READONLY": NotReady,
+        "TRYAGAIN": NotReady,
+        "WRONGPASS": AuthRefused,
+        "WRONGTYPE": WrongType,
+    }
+)
+
+
+# -- the way there --
+
+
+class NetworkError(RproxyError):
+    """The node could not be asked, or its answer did not come."""
+
+
+class ConnectFailed(NetworkError):
+    """No connection was made; nothing was sent."""
+
+
+class LinkLost(NetworkError):
+    """The connection ended; what was under way may have been executed."""
+
+
+class DeadlinePassed(NetworkError):
+    """The answer did not come in time."""
+
+
+class ProtocolBroken(NetworkError):
+    """The peer sent bytes or a reply that make no sense; the connection is not trusted any more."""
+
+
+class HandshakeRefused(NetworkError):
+    """The node refused the connection's first commands; the message never holds a password."""
+
+
+class NoSeedAnswers(NetworkError):
+    """None of the configured seeds answers."""
+
+
+# -- error replies --
+
+_NO_LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
+
+
+def reply(text: str | bytes) -> bytes:
+    """The error reply that says `text`: one line, bounded, whatever the text quotes."""
+    raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    return b"-" + raw[:MAX_REPLY].translate(_NO_LINE_ENDS) + b"\r\n"
+
+
+CROSS_SLOT = reply("CROSSSLOT Keys in request don't hash to the same slot")
+AUTH_NEEDED = reply("NOAUTH Authentication required.")
+MAX_CLIENTS = reply("ERR max number of clients reached")
+MAY_HAVE_RUN = reply("ERR upstream connection lost; the command may have been executed")
+WRONG_PASSWORD = reply("WRONGPASS invalid username-password pair or user is disabled.")
+NO_PASSWORD_SET = reply(
+    "ERR AUTH <password> called without any password configured for the default user. "
+    "Are you sure your configuration is correct?"
+)
+HELLO_NEEDS_AUTH = reply(
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the "
+    "HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select "
+    "the RESP protocol version at the same time"
+)
+NOT_A_VERSION = reply("ERR Protocol version is not an integer or out of range")
+UNSUPPORTED_VERSION = reply("NOPROTO unsupported protocol version")
+BAD_CLIENT_NAME = reply(
+    "ERR Client names cannot contain spaces, newlines or special characters."
+)
+SYNTAX_ERROR = reply("ERR syntax error")
+OUTPUT_LIMIT = reply(
+    "ERR the replies that wait for this client exceed clients.output_limit; "
+    "the command may have been executed"
+)
+
+
+def uncovered_reply() -> bytes:
+    """No node owns the slot."""
+    return reply("CLUSTERDOWN Hash slot not served; the command was not executed")
+
+
+def unreachable_reply(node: str) -> bytes:
+    """The slot's owner could not be reached for as long as commands may wait."""
+    return reply(f"CLUSTERDOWN {node} cannot be reached; the command was not executed")
+
+
+def overfull_reply(node: str) -> bytes:
+    """Too many bytes of commands wait for a node that is not ready."""
+    return reply(
+        f"CLUSTERDOWN too many commands wait for {node} (upstream.hold_bytes); "
+        "the command was not executed"
+    )
+
+
+def late_reply(was_written: bool) -> bytes:
+    """The command's deadline has passed; `was_written` tells whether a byte of it has left."""
+    outcome = "may have been executed" if was_written else "was not executed"
+    return reply(f"ERR no reply within upstream.command_timeout; the command {outcome}")
+
+
+def not_served_reply(name: str | bytes, reason: str) -> bytes:
+    """This stage of rproxy has no place for the command; `reason` says what kind it is.
+
+    >>> not_served_reply("blpop", "blocking commands need a connection of their own")
+    b"-ERR rproxy does not serve 'blpop' yet: blocking commands need a connection of their
+    own\\r\\n"
+    """
+    return reply(b"ERR rproxy does not serve '%s' yet: %s" % (_quoted(name), reason.encode()))
+
+
+def hello_option_reply(option: bytes) -> bytes:
+    """HELLO has no such option, or it lacks its arguments."""
+    return reply(b"ERR Syntax error in HELLO option '%s'" % _quoted(option))
+
+
+def wrong_arity_reply(name: str | bytes) -> bytes:
+    """Redis's text for a wrong number of arguments; a subcommand is named `client|setname`."""
+    return reply(b"ERR wrong number of arguments for '%s' command" % _quoted(name))
+
+
+def unknown_command_reply(argv: Sequence[bytes]) -> bytes:
+    """Redis 7's text for a command that nobody knows; `argv` is the whole request, not empty."""
+    return reply(
+        b"ERR unknown command '%s', with args beginning with: %s"
+        % (_quoted(argv[0]), _first_arguments(argv[1:]))
+    )
+
+
+def unknown_subcommand_reply(name: bytes, subcommand: bytes) -> bytes:
+    """Redis 7's text for a subcommand that its command does not have."""
+    return reply(
+        b"ERR unknown subcommand '%s'. Try %s HELP." % (_quoted(subcommand), _quoted(name).upper())
+    )
+
+
+def _first_arguments(arguments: Sequence[bytes]) -> bytes:
+    # Redis stops once its text has 128 bytes, quotes counted, and cuts an argument to the bytes
+    # that are left before it.
+    text = b""
+    for argument in arguments:
+        if len(text) >= QUOTE_CAP:
+            break
+        text += b"'%s' " % _quoted(argument, QUOTE_CAP - len(text))
+    return text
+
+
+def _quoted(text: str | bytes, cap: int = QUOTE_CAP) -> bytes:
+    # Redis prints with %.128s, which ends at a NUL.
+    raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    return raw.partition(b"\0")[0][:cap]

@@ -50,7 +50,7 @@ class Client:
 
     def broke_protocol(self, trouble: str) -> None:
         """Count a protocol error of this client."""
-        self.probe.protocol_error(self.address, trouble)
+        self.probe.client_broke_protocol(self.address, trouble)
 
     def reset(self, authenticated: bool) -> None:
         """RESET: forget what the client told about itself, as Redis does."""

@@ -23,18 +23,18 @@ Match = Callable[[Client], bool]
 
 
 def _id(engine: Engine, session: Session, argv: Words) -> bytes:
-    return encode(session.client.id) if len(argv) == 2 else errors.wrong_arity("client|id")
+    return encode(session.client.id) if len(argv) == 2 else errors.wrong_arity_reply("client|id")
 
 
 def _getname(engine: Engine, session: Session, argv: Words) -> bytes:
     if len(argv) != 2:
-        return errors.wrong_arity("client|getname")
+        return errors.wrong_arity_reply("client|getname")
     return encode(session.client.name.encode("utf-8", "surrogateescape") or None, session.protocol)
 
 
 def _setname(engine: Engine, session: Session, argv: Words) -> bytes:
     if len(argv) != 3:
-        return errors.wrong_arity("client|setname")
+        return errors.wrong_arity_reply("client|setname")
     if not _printable(argv[2]):
         return errors.BAD_CLIENT_NAME
     session.client.name = argv[2].decode("ascii")
@@ -43,7 +43,7 @@ def _setname(engine: Engine, session: Session, argv: Words) -> bytes:
 
 def _setinfo(engine: Engine, session: Session, argv: Words) -> bytes:
     if len(argv) != 4:
-        return errors.wrong_arity("client|setinfo")
+        return errors.wrong_arity_reply("client|setinfo")
     field = argv[2].lower().decode("ascii", "replace").replace("-", "_")
     if field not in ("lib_name", "lib_ver"):
         return errors.reply(b"ERR Unrecognized option '" + argv[2] + b"'")
@@ -62,7 +62,7 @@ def _printable(word: bytes) -> bool:
 
 def _info(engine: Engine, session: Session, argv: Words) -> bytes:
     if len(argv) != 2:
-        return errors.wrong_arity("client|info")
+        return errors.wrong_arity_reply("client|info")
     return encode(session.client.line(time.monotonic()) + "\n")
 
 
@@ -86,7 +86,7 @@ def _list_filter(words: Words) -> Match | bytes:
             return errors.reply("ERR Invalid client ID")
         wanted = {int(word) for word in words[1:]}
         return lambda client: client.id in wanted
-    return errors.reply("ERR syntax error")
+    return errors.SYNTAX_ERROR
 
 
 def _type_filter(kind: bytes) -> Match | bytes:
@@ -103,13 +103,13 @@ def _kill(engine: Engine, session: Session, argv: Words) -> bytes:
         killed = _close(engine, session, [c for c in engine.clients if c.address == address])
         return OK if killed else errors.reply("ERR No such client")
     if len(argv) < 4 or len(argv) % 2:
-        return errors.reply("ERR syntax error")
+        return errors.SYNTAX_ERROR
     filters: list[Match] = []
     skip_me = True
     for option, value in zip(argv[2::2], argv[3::2], strict=True):
         if option.lower() == b"skipme":
             if value.lower() not in (b"yes", b"no"):
-                return errors.reply("ERR syntax error")
+                return errors.SYNTAX_ERROR
             skip_me = value.lower() == b"yes"
             continue
         match = _kill_filter(option.lower(), value)
@@ -133,7 +133,7 @@ def _kill_filter(option: bytes, value: bytes) -> Match | bytes:
     if option == b"laddr":
         return lambda client: client.local_address == text
     if option not in (b"id", b"maxage"):
-        return errors.reply("ERR syntax error")
+        return errors.SYNTAX_ERROR
     if not value.isdigit() or int(value) == 0:
         return errors.reply(
             "ERR client-id should be greater than 0"
@@ -160,14 +160,14 @@ def _close(engine: Engine, session: Session, chosen: Iterable[Client]) -> int:
 
 def _reply(engine: Engine, session: Session, argv: Words) -> bytes | None:
     if len(argv) != 3:
-        return errors.wrong_arity("client|reply")
+        return errors.wrong_arity_reply("client|reply")
     mode = argv[2].lower()
     if mode == b"on":
         session.mute(False)
         session.answer(OK)  # not in the place of a request that was still muted
         return None
     if mode not in (b"off", b"skip"):
-        return errors.reply("ERR syntax error")
+        return errors.SYNTAX_ERROR
     session.mute(mode == b"off" or session.is_muted, 1 if mode == b"skip" else 0)
     return None
 
@@ -178,7 +178,7 @@ def _switch(field: str) -> Callable[[Engine, Session, Words], bytes]:
     def switch(engine: Engine, session: Session, argv: Words) -> bytes:
         modes = {b"on": True, b"off": False}
         if len(argv) != 3 or argv[2].lower() not in modes:
-            return errors.reply("ERR syntax error")
+            return errors.SYNTAX_ERROR
         setattr(session.client, field, modes[argv[2].lower()])
         return OK
 
@@ -189,7 +189,7 @@ def _refuse(what: str) -> Callable[[Engine, Session, Words], bytes]:
     """A subcommand that rproxy does not serve: an OK without function would be a lie."""
 
     def refuse(engine: Engine, session: Session, argv: Words) -> bytes:
-        return errors.not_served(f"client {what}", "it would be an OK without function")
+        return errors.not_served_reply(f"client {what}", "it would be an OK without function")
 
     return refuse
 

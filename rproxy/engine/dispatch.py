@@ -55,10 +55,9 @@ def _unknown(engine: Engine, session: Session, request: Request) -> bool:
         return False
     name = request.argv()[0].lower()
     if name in ATTACKS:
-        engine.probe.attack(session.client.address)
-        session.close("HTTP is not spoken here")
+        session.close("an HTTP request: this is no web server")
     elif not session.client.authenticated:
-        session.answer(errors.NOAUTH, request)
+        session.answer(errors.AUTH_NEEDED, request)
     else:
         engine.look_up(session, request, name)
     return True
@@ -68,7 +67,7 @@ def _locked_out(engine: Engine, session: Session, request: Request) -> bool:
     """Not authenticated: only the commands that authenticate or leave."""
     if session.client.authenticated or root(request.spec) in CONNECTING:
         return False
-    session.answer(errors.NOAUTH, request)
+    session.answer(errors.AUTH_NEEDED, request)
     return True
 
 
@@ -139,7 +138,7 @@ def _one_slot(engine: Engine, session: Session, request: Request) -> bool:
     """Everything else goes to one node, or is refused because it would need several."""
     slot = session.assign(request)
     if slot == CROSS_SLOT:
-        session.answer(errors.CROSSSLOT, request)
+        session.answer(errors.CROSS_SLOT, request)
     elif slot >= 0:
         session.forward(request)
     elif slot == BAD_KEYS or request.spec.is_keyed or root(request.spec) in ASKED_ANYWHERE:
@@ -151,7 +150,7 @@ def _one_slot(engine: Engine, session: Session, request: Request) -> bool:
 
 
 def _not_served(session: Session, request: Request, why: str) -> bool:
-    session.answer(errors.not_served(request.spec.name.replace("|", " "), why), request)
+    session.answer(errors.not_served_reply(request.spec.name.replace("|", " "), why), request)
     return True
 
 

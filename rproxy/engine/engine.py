@@ -41,7 +41,7 @@ class Engine:
         self.config = config
         self.cluster = cluster
         self.probe = probe
-        self.password = config.clients.password.reveal()
+        self.password = config.clients.password
         self.clients: set[Client] = set()
         self.server_version = "7.0.0"
         self.started = time.monotonic()

@@ -6,7 +6,6 @@ arguments and returns the reply's bytes, in Redis's exact words; what needs more
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -39,7 +38,7 @@ def _local(reply: Callable[[Engine, Session, Words], bytes]) -> Answer:
 
 def _ping(engine: Engine, session: Session, argv: Words) -> bytes:
     if len(argv) > 2:
-        return errors.wrong_arity("ping")
+        return errors.wrong_arity_reply("ping")
     return simple("PONG") if len(argv) == 1 else encode(argv[1])
 
 
@@ -90,17 +89,16 @@ def _reset(engine: Engine, session: Session, request: Request) -> None:
 
 def _auth(engine: Engine, session: Session, argv: Words) -> bytes:
     if len(argv) > 3:
-        return errors.reply("ERR syntax error")
+        return errors.SYNTAX_ERROR
     user, password = (argv[1], argv[2]) if len(argv) == 3 else (b"default", argv[1])
     if len(argv) == 2 and not engine.password:
         return errors.NO_PASSWORD_SET
-    return OK if log_in(engine, session, user, password) else errors.WRONGPASS
+    return OK if log_in(engine, session, user, password) else errors.WRONG_PASSWORD
 
 
 def log_in(engine: Engine, session: Session, user: bytes, password: bytes) -> bool:
     """Whether user and password are right; then the session is open. Wrong ones change nothing."""
-    right = engine.password.encode()
-    if user != b"default" or (right and not hmac.compare_digest(password, right)):
+    if user != b"default" or (engine.password and not engine.password.matches(password)):
         engine.probe.login_failed(session.client.address)
         return False
     session.client.authenticated = True
@@ -136,7 +134,7 @@ def _read_hello(
             return errors.NOT_A_VERSION, version, None
         version = int(argv[1])
         if version not in (2, 3):
-            return errors.NOPROTO, session.protocol, None
+            return errors.UNSUPPORTED_VERSION, session.protocol, None
     while at < len(argv):
         option, left = argv[at].upper(), len(argv) - at - 1
         if option == b"AUTH" and left >= 2:
@@ -146,11 +144,11 @@ def _read_hello(
             name = argv[at + 1].decode("utf-8", "surrogateescape")
             at += 2
         else:
-            return errors.hello_syntax(argv[at]), version, None
+            return errors.hello_option_reply(argv[at]), version, None
     if login is not None and not log_in(engine, session, *login):
-        return errors.WRONGPASS, version, None
+        return errors.WRONG_PASSWORD, version, None
     if not session.client.authenticated:
-        return errors.HELLO_NOAUTH, version, None
+        return errors.HELLO_NEEDS_AUTH, version, None
     if name is not None and not all("!" <= letter <= "~" for letter in name):
         return errors.BAD_CLIENT_NAME, version, None
     return None, version, name
@@ -172,7 +170,7 @@ def _client(engine: Engine, session: Session, request: Request) -> None:
     argv = request.argv()
     answer = SUBCOMMANDS.get(argv[1].lower())
     if answer is None:
-        session.answer(errors.unknown_subcommand("CLIENT", argv[1]), request)
+        session.answer(errors.unknown_subcommand_reply(b"CLIENT", argv[1]), request)
         return
     reply = answer(engine, session, argv)
     if reply is not None:

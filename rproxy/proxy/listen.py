@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import ipaddress
-import logging
 import os
 import socket
 import stat
+from typing import Any
 
-from rproxy.config import Config
+from rproxy.config import Address, Config, UnixPath
 from rproxy.errors import UsageError
-from rproxy.topology.address import Address
-
-log = logging.getLogger("rproxy")
-
-UNIX = "unix:"
 
 
 def open_listeners(config: Config) -> list[list[socket.socket]]:
     """One list of listening sockets a worker; raises UsageError where an address cannot be had.
 
-    Listening beyond loopback without a password needs `allow_open`, and is logged.
+    Several workers listen with SO_REUSEPORT: the kernel spreads the clients over them.
     """
     shares: list[list[socket.socket]] = [[] for _ in range(config.workers)]
     try:
-        for text in config.listen:
-            if text.startswith(UNIX):
-                sock = _unix(text.removeprefix(UNIX), config)
-                for index, share in enumerate(shares):
-                    share.append(sock if index == 0 else sock.dup())
+        for where in config.listen:
+            if isinstance(where, UnixPath):
+                _share_unix(where, config, shares)
             else:
-                _tcp(text, config, shares)
+                _share_tcp(where, config, shares)
     except BaseException:
         close_all(shares)
         raise
@@ -45,66 +38,55 @@ def close_all(shares: list[list[socket.socket]]) -> None:
             sock.close()
 
 
-def _tcp(text: str, config: Config, shares: list[list[socket.socket]]) -> None:
-    address = Address.parse(text)
-    for family, kind, _, _, where in socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    ):
-        _check_reach(str(where[0]), text, config)
-        if config.workers > 1:
-            _bound(family, kind, where, text, shared=False).close()  # finds out a port that is taken
-        for share in shares:
-            sock = _bound(family, kind, where, text, shared=config.workers > 1)
-            sock.listen(config.clients.backlog)
-            share.append(sock)
-        return
+def _share_tcp(where: Address, config: Config, shares: list[list[socket.socket]]) -> None:
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(
+            where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise UsageError(_why(where, error)) from error
+    if len(shares) > 1:
+        # Without SO_REUSEPORT, to find out a port that another process has; gives a port for 0, too.
+        with _bound(family, kind, place, where, shared=False) as first:
+            place = first.getsockname()
+    for share in shares:
+        sock = _bound(family, kind, place, where, shared=len(shares) > 1)
+        share.append(sock)
+        sock.listen(config.clients.backlog)
 
 
-def _bound(
-    family: int, kind: int, where: tuple[object, ...], text: str, shared: bool
-) -> socket.socket:
+def _bound(family: int, kind: int, place: Any, where: Address, shared: bool) -> socket.socket:
     sock = socket.socket(family, kind)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(where)
+        sock.bind(place)
     except OSError as error:
         sock.close()
-        raise UsageError(_why(text, error)) from error
+        raise UsageError(_why(where, error)) from error
     return sock
 
 
-def _why(text: str, error: OSError) -> str:
+def _why(where: Address | UnixPath, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"cannot listen on {text}: the port is taken by another process"
-    return f"cannot listen on {text}: {error.strerror or error}"
+        return f"cannot listen on {where}: another process has it"
+    return f"cannot listen on {where}: {error.strerror or error}"
 
 
-def _check_reach(host: str, text: str, config: Config) -> None:
-    """Refuse to be open to the network by accident."""
-    if ipaddress.ip_address(host.partition("%")[0]).is_loopback or config.clients.password.reveal():
-        return
-    if not config.allow_open:
-        raise UsageError(
-            f"listening on {text} would let anyone who reaches it in: set clients.password, "
-            "or allow_open = true (--allow-open)"
-        )
-    log.warning("anyone who reaches %s is let in: no password is set (allow_open)", text)
-
-
-def _unix(path: str, config: Config) -> socket.socket:
-    """A listening Unix socket; a file left behind by a dead process is replaced."""
+def _share_unix(where: UnixPath, config: Config, shares: list[list[socket.socket]]) -> None:
+    """A listening Unix socket for all; a file left behind by a dead process is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    shares[0].append(sock)
     try:
-        _remove_stale(path)
-        sock.bind(path)
-        os.chmod(path, int(config.clients.unix_permissions, 8))
-        sock.listen(config.clients.backlog)
+        _remove_stale(where.path)
+        sock.bind(where.path)
+        os.chmod(where.path, int(config.clients.unix_permissions, 8))
     except OSError as error:
-        sock.close()
-        raise UsageError(_why(f"{UNIX}{path}", error)) from error
-    return sock
+        raise UsageError(_why(where, error)) from error
+    sock.listen(config.clients.backlog)
+    for share in shares[1:]:
+        share.append(sock.dup())
 
 
 def _remove_stale(path: str) -> None:
@@ -113,8 +95,22 @@ def _remove_stale(path: str) -> None:
             return
     except FileNotFoundError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
         try:
-            probe.connect(path)
+            visitor.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
+
+
+def remove_files(config: Config) -> None:
+    """Remove the files of Unix sockets, when rproxy stops."""
+    for where in config.listen:
+        if isinstance(where, UnixPath):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(where.path)
+
+
+def addresses(sockets: list[socket.socket]) -> list[str]:
+    """Where the sockets really listen: what `port 0` became."""
+    names = [sock.getsockname() for sock in sockets]
+    return [f"unix:{name}" if isinstance(name, str) else str(Address(*name[:2])) for name in names]

@@ -22,6 +22,7 @@ from rproxy.engine.engine import Engine
 from rproxy.engine.session import Session
 from rproxy.probe import Probe
 from rproxy.proxy.connection import ClientStream
+from rproxy.transport.sockets import keep_alive
 from rproxy.transport.stream import Tick
 from rproxy.upstream.cluster import Cluster
 
@@ -33,6 +34,8 @@ ROUND = 1.0
 """Seconds between two looks for idle clients."""
 DRAIN_ROUND = 0.02
 """Seconds between two looks whether all clients are done, while draining."""
+LEFT = {"closed", "the peer closed the connection", os.strerror(errno.ECONNRESET)}
+"""Reasons of sessions that ended by the client's will."""
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -102,10 +105,7 @@ class Server:
         connection.setblocking(False)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if limits.tcp_keepalive:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                idle = max(1, int(limits.tcp_keepalive))
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+            keep_alive(connection, limits.tcp_keepalive)
         self._begin(connection, where)
 
     def _begin(self, connection: socket.socket, where: object) -> None:
@@ -131,7 +131,10 @@ class Server:
         client = session.client
         self.clients.discard(client)
         client.session = None
-        self.probe.client_gone(client.address, reason)
+        if reason in LEFT:
+            self.probe.client_left(client.address)
+        else:
+            self.probe.client_dropped(client.address, reason)
 
     # -- the regular round --
 
@@ -165,16 +168,18 @@ class Server:
                 client.session.end()
         while self.clients and self._loop.time() < deadline:
             await asyncio.sleep(DRAIN_ROUND)
-        for client in list(self.clients):
-            if client.session is not None:
-                client.session.close("the drain deadline has passed")
 
-    async def close(self) -> None:
-        """Stop everything else."""
+    async def close(self) -> int:
+        """Stop everything; how many clients had not finished."""
         if self._round is not None:
             self._round.cancel()
+        abandoned = list(self.clients)
+        for client in abandoned:
+            if client.session is not None:
+                client.session.close("rproxy stops")
         await self.engine.close()
         await self.cluster.close()
+        return len(abandoned)
 
 
 def readable(where: object, connection: socket.socket) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from rproxy.config import Config
 from rproxy.observability.logs import LogProbe, set_up
-from rproxy.proxy.listen import close_all, open_listeners
+from rproxy.proxy.listen import addresses, close_all, open_listeners, remove_files
 from rproxy.proxy.server import Server
 
 log = logging.getLogger("rproxy")
@@ -33,19 +33,26 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 def run(config: Config) -> int:
     """Serve until told to stop; the process's exit code."""
-    set_up(config.log.level)
+    logger = set_up(config.log.level)
     shares = open_listeners(config)
-    log.info("listening on %s, %d worker(s)", ", ".join(config.listen), config.workers)
-    if config.workers == 1:
-        return work(config, shares[0], 0)
-    return Parent(config, shares).run()
+    probe = LogProbe(logger)
+    for where, address in zip(config.listen, addresses(shares[0]), strict=True):
+        probe.listening(address, not where.is_loopback and not config.clients.password)
+    try:
+        if config.workers == 1:
+            return work(config, shares[0], 0)
+        return Parent(config, shares, probe).run()
+    finally:
+        close_all(shares)
+        remove_files(config)
 
 
 def work(config: Config, sockets: list[socket.socket], serial: int) -> int:
     """Be a worker until told to stop."""
+    logger = set_up(config.log.level, serial)
     gc.freeze()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_serve(config, sockets, serial))
+        runner.run(_serve(config, sockets, serial, LogProbe(logger)))
     return 0
 
 
@@ -59,30 +66,36 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _serve(config: Config, sockets: list[socket.socket], serial: int) -> None:
+async def _serve(
+    config: Config, sockets: list[socket.socket], serial: int, probe: LogProbe
+) -> None:
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     again = asyncio.Event()
     for number in STOPPING:
         loop.add_signal_handler(number, lambda: (again if told.is_set() else told).set())
-    server = Server(config, sockets, LogProbe(), serial)
+    server = Server(config, sockets, probe, serial)
     await server.start()
     await told.wait()
-    log.info("draining %d client(s)", len(server.clients))
+    probe.draining("told to", len(server.clients))
     drained = loop.create_task(server.drain())
     stopped = loop.create_task(again.wait())
     await asyncio.wait({drained, stopped}, return_when=asyncio.FIRST_COMPLETED)
     drained.cancel()
     stopped.cancel()
-    await server.close()
-    log.info("stopped")
+    abandoned = await server.close()
+    probe.stopped(abandoned)
+    probe.close()
 
 
 class Parent:
     """Forks the workers and keeps their number."""
 
-    def __init__(self, config: Config, shares: list[list[socket.socket]]) -> None:
+    def __init__(
+        self, config: Config, shares: list[list[socket.socket]], probe: LogProbe
+    ) -> None:
         self.config = config
+        self.probe = probe
         self.shares = shares
         self.children: dict[int, int] = {}  # process id -> index of its share
         self.born: dict[int, float] = {}
@@ -101,7 +114,6 @@ class Parent:
             except ChildProcessError:
                 break
             self._replace(pid, status)
-        close_all(self.shares)
         return 0
 
     def _stop(self, number: int, frame: Any) -> None:
@@ -139,7 +151,7 @@ class Parent:
         age = time.monotonic() - self.born.pop(pid, 0.0)
         if index is None or self.stopping:
             return
-        log.error("worker process %d ended (status %d): it is replaced", pid, status)
+        self.probe.worker_ended(index, f"process {pid}, status {os.waitstatus_to_exitcode(status)}")
         if age < RESPAWN_PAUSE:
             time.sleep(RESPAWN_PAUSE - age)
         if not self.stopping:

@@ -11,10 +11,9 @@ from typing import Any
 
 import hiredis
 
-from rproxy.config import Config
+from rproxy.config import Address, Config
 from rproxy.errors import NetworkError
 from rproxy.probe import Probe
-from rproxy.topology.address import Address
 from rproxy.topology.refresh import Refresher, View
 from rproxy.topology.slotmap import SlotMap, address_of_redirect, parse_shards, parse_slots
 from rproxy.transport.stream import Tick
@@ -74,7 +73,7 @@ class Cluster:
 
     def refresh(self, reason: str) -> None:
         """Ask for the slot map again soon."""
-        self.refresher.request(reason)
+        self.refresher.request_refresh(reason)
 
     async def fetch(self, address: Address) -> View:
         """One node's view of the cluster."""
@@ -86,13 +85,12 @@ class Cluster:
             self.tls,
             options.topology.fetch_timeout,
         )
-        by_tls = self.tls is not None
         if isinstance(slots, hiredis.ReplyError):
             raise NetworkError(f"{address}: {slots}")
         if isinstance(shards, hiredis.ReplyError):
-            slotmap = parse_slots(slots, address, tls=by_tls)
+            slotmap = parse_slots(slots, address)
         else:
-            slotmap = parse_shards(shards, address, tls=by_tls)
+            slotmap = parse_shards(shards, address, tls=self.tls is not None)
         return View(slotmap, epoch_of(about))
 
     def _adopt(self, slotmap: SlotMap) -> None:
@@ -115,7 +113,7 @@ class Cluster:
 
     def redirect_address(self, verdict: Verdict, asked: Address) -> Address | None:
         """Where MOVED or ASK points, or None where it does not say."""
-        return address_of_redirect(verdict.endpoint, asked)
+        return address_of_redirect(verdict.endpoint, asked.host)
 
     async def ask(self, *commands: tuple[str, ...]) -> list[Any]:
         """The replies of some node to commands of rproxy's own; raises NetworkError."""

@@ -12,9 +12,8 @@ from typing import Any
 
 import hiredis
 
-from rproxy.config import Upstream
+from rproxy.config import Address, Upstream
 from rproxy.errors import ConnectFailed, HandshakeRefused, ProtocolBroken
-from rproxy.topology.address import Address
 
 MAX_REPLY = 64 << 20
 """Bytes that one conversation may bring; a slot map of 1,000 nodes has a few hundred thousand."""

@@ -15,8 +15,8 @@ import random
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from rproxy.config import Address
 from rproxy.errors import unreachable_reply, uncovered_reply
-from rproxy.topology.address import Address
 from rproxy.transport.stream import Tick
 from rproxy.upstream import recovery
 from rproxy.upstream.gate import Gate

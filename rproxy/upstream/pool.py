@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
-import ssl
 from typing import TYPE_CHECKING
 
-from rproxy.errors import ConnectFailed, HandshakeRefused, NetworkError
-from rproxy.topology.address import Address
+from rproxy.config import Address
+from rproxy.errors import HandshakeRefused, NetworkError
 from rproxy.transport.protocol import StreamProtocol
+from rproxy.transport.sockets import connect_socket
 from rproxy.upstream import handshake
 from rproxy.upstream.gate import Gate
 from rproxy.upstream.link import Link
@@ -25,6 +24,7 @@ from rproxy.upstream.sink import Sink, call
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
+    from rproxy.upstream.cluster import Cluster
     from rproxy.upstream.lane import Lane
 
 
@@ -141,44 +141,22 @@ class Pool:
             self.link.close(reason)
 
 
-async def dial(link: Link, address: Address, cluster: object) -> None:
+async def dial(link: Link, address: Address, cluster: Cluster) -> None:
     """Connect the link's stream to the address, by TLS where that is configured."""
     loop = asyncio.get_running_loop()
-    context: ssl.SSLContext | None = getattr(cluster, "tls", None)
-    if context is None:
-        sock = await connect_socket(address.host, address.port)
+    if cluster.tls is None:
+        keepalive = cluster.config.upstream.tcp_keepalive
+        sock = await connect_socket(address.host, address.port, keepalive)
         link.stream.attach(loop, sock.detach())
         return
-    name = cluster.config.upstream.tls.server_name or address.host  # type: ignore[attr-defined]
+    name = cluster.config.upstream.tls.server_name or address.host
     await loop.create_connection(
         lambda: StreamProtocol(link.stream),
         address.host,
         address.port,
-        ssl=context,
+        ssl=cluster.tls,
         server_hostname=name,
     )
-
-
-async def connect_socket(host: str, port: int) -> socket.socket:
-    """A connected, non-blocking TCP socket; every address of the name is tried in turn."""
-    loop = asyncio.get_running_loop()
-    problem: OSError = OSError("the name has no address")
-    for family, kind, proto, _, where in await loop.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM
-    ):
-        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            await loop.sock_connect(sock, where)
-            return sock
-        except OSError as error:
-            problem = error
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
-    raise ConnectFailed(f"{host}:{port}: {problem.strerror or problem}") from problem
 
 
 async def shake_hands(link: Link, lane: Lane) -> None:
