@@ -34,6 +34,7 @@ class Cluster:
     def __init__(self, config: Config, tick: Tick, probe: Probe) -> None:
         self.config = config
         self.probe = probe
+        self.loop = asyncio.get_running_loop()
         self.tls = tls.context(config.upstream.tls)
         self.slotmap = SlotMap.empty()
         self.lanes = {version: Lane(self, tick, version) for version in (2, 3)}
@@ -47,7 +48,7 @@ class Cluster:
 
     async def start(self) -> None:
         """Begin to learn the slot map; returns at once, commands are held until it is there."""
-        self._uncovered_since = asyncio.get_running_loop().time()
+        self._uncovered_since = self.loop.time()
         self.refresher.start()
         self._sweep()
 
@@ -134,20 +135,19 @@ class Cluster:
     # -- the regular round --
 
     def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self.loop.time()
         since = self._uncovered_since
         refuse = since is not None and now - since > self.config.upstream.hold_time
         for lane in self.lanes.values():
             lane.orphans.refusing = lane.refusal(lane.orphans, None) if refuse else None
             lane.sweep(now)
-        self._round = loop.call_later(ROUND, self._sweep)
+        self._round = self.loop.call_later(ROUND, self._sweep)
 
     def _note_coverage(self) -> None:
         if self.slotmap.covered == 16384:
             self._uncovered_since = None
         elif self._uncovered_since is None:
-            self._uncovered_since = asyncio.get_running_loop().time()
+            self._uncovered_since = self.loop.time()
 
 
 def epoch_of(about: Any) -> int:

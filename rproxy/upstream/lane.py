@@ -10,7 +10,6 @@ nothing. `max_redirects` bounds hops, `hold_time` bounds waiting; past either, t
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -37,6 +36,7 @@ class Lane:
     def __init__(self, cluster: Cluster, tick: Tick, protocol: int) -> None:
         options = cluster.config.upstream
         self.cluster = cluster
+        self.loop = cluster.loop
         self.tick = tick
         self.protocol = protocol
         self.probe: Probe = cluster.probe
@@ -61,7 +61,7 @@ class Lane:
 
     def now(self) -> float:
         """Monotonic seconds."""
-        return asyncio.get_running_loop().time()
+        return self.loop.time()
 
     # -- where requests go --
 
@@ -117,7 +117,7 @@ class Lane:
                 self._open(gate)
             elif not gate.timed:
                 gate.timed = True
-                asyncio.get_running_loop().call_later(delay, self._retry, gate)
+                self.loop.call_later(delay, self._retry, gate)
 
     def _retry(self, gate: Gate) -> None:
         gate.timed = False
@@ -251,7 +251,7 @@ class Lane:
         if request.slot < 0:
             request.hops += 1
             request.hold_until = request.hold_until or now + self.cluster.config.upstream.hold_time
-            asyncio.get_running_loop().call_later(delay, self.dispatch, request)
+            self.loop.call_later(delay, self.dispatch, request)
         else:
             self._send_back(request, self._gate_for(request, link), delay)
         return True

@@ -65,7 +65,7 @@ class Pool:
     def wake(self) -> None:
         """See that the link is being opened."""
         if self._connecting is None and not (self.link and self.link.ready):
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            self._connecting = self.lane.loop.create_task(self._connect())
 
     async def _connect(self) -> None:
         options = self.lane.cluster.config.upstream
