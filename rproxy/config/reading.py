@@ -15,7 +15,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
@@ -95,7 +95,8 @@ def read(
     broken = {problem.name for problem in problems}
     for name, reason in _broken_rules(config):
         if name not in broken:
-            problems.append(Problem(name, reason, lines.get(name)))
+            table = name.rpartition(".")[0]
+            problems.append(Problem(name, reason, lines.get(name, lines.get(table))))
     return config, sorted(problems, key=lambda problem: problem.line or 0)
 
 
@@ -130,15 +131,18 @@ def _value(name: str, raw: object) -> object:
     try:
         return msgspec.convert(raw, row.type, dec_hook=_parse)
     except msgspec.ValidationError as error:
-        raise ValueError(_plain(str(error))) from None
+        raise ValueError(_plain(str(error), row.type)) from None
 
 
 def _parse(kind: type, raw: object) -> object:
     return kind.parse(raw)  # type: ignore[attr-defined]
 
 
-def _plain(reason: str) -> str:
-    """msgspec's words, begun in lower case and without its marks."""
+def _plain(reason: str, kind: Any) -> str:
+    """msgspec's words, begun in lower case and without its marks; a choice is spelt out."""
+    (bare, *_) = get_args(kind)
+    if get_origin(bare) is Literal:
+        return f"expected one of {', '.join(get_args(bare))}"
     return (reason[:1].lower() + reason[1:]).replace("`", "")
 
 

@@ -73,8 +73,7 @@ def _locked_out(engine: Engine, session: Session, request: Request) -> bool:
 
 def _malformed(engine: Engine, session: Session, request: Request) -> bool:
     """The wrong number of arguments."""
-    arity, count = request.spec.arity, len(request.argv())
-    if count == arity or 0 < -arity <= count:
+    if request.spec.takes(len(request.argv())):
         return False
     session.answer(arity_error(request.spec), request)
     return True

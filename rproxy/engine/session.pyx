@@ -15,7 +15,9 @@ from libc.string cimport memcpy
 
 from rproxy.engine.fanout cimport launch, launch_apart
 from rproxy.routing.slots cimport CROSS_SLOT, assign_slot
-from rproxy.routing.specs cimport MULTI_SHARD, READONLY, STRAIGHT, CommandSpec, CommandTable
+from rproxy.routing.specs cimport (
+    MULTI_SHARD, READONLY, STRAIGHT, CommandSpec, CommandTable, arity_ok,
+)
 from rproxy.routing.split cimport Plan
 from rproxy.transport.stream cimport Stream, Tick
 from rproxy.upstream.sink cimport LinkTable, refuse
@@ -106,7 +108,7 @@ cdef class Session(Owner):
         self.commands_seen += 1
         self.last_spec = spec
         if self.straight and spec is not None and spec.flags & STRAIGHT \
-                and (spec.arity == reader.argc or -reader.argc <= spec.arity < 0):
+                and arity_ok(spec, reader.argc):
             slot = assign_slot(spec, reader.frame, reader.spans, reader.argc)
             if slot >= 0:
                 request = self._request(spec, slot)

@@ -1,5 +1,5 @@
 """A request -> its slot. See slots.pyx."""
-from rproxy.routing.specs cimport CommandSpec
+from rproxy.routing.specs cimport PLACES_LIMIT, CommandSpec
 from rproxy.wire.frames cimport Span
 
 
@@ -9,5 +9,24 @@ cdef enum NoSlot:
     BAD_KEYS = -3          # its keys cannot be found (bad numkeys ...): any node gives the right error
 
 
+cdef enum:
+    RANGES_LIMIT = PLACES_LIMIT    # most ranges of keys that a request can have
+
+
+cdef struct KeyRange:
+    Py_ssize_t first       # index of the first key among the arguments
+    Py_ssize_t last        # index of the last one, or a little behind it
+    Py_ssize_t step        # distance between keys
+
+
+cdef class Arguments:
+    """A request made of Python bytes, in the shape that the C functions take."""
+    cdef bytes frame       # the RESP array
+    cdef Span *spans       # its arguments
+    cdef Py_ssize_t argc   # how many
+
+
 cdef int key_slot(const char *key, Py_ssize_t size) noexcept nogil
 cdef int assign_slot(CommandSpec spec, const char *frame, const Span *spans, Py_ssize_t argc) except? -9
+cdef int find_keys(
+    CommandSpec spec, const char *frame, const Span *spans, Py_ssize_t argc, KeyRange *found) noexcept

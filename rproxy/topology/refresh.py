@@ -1,4 +1,4 @@
-"""When to ask the cluster for its slot map again, whom, and which answer to believe.
+"""When to ask the cluster for its slot map again, and whom.
 
 Strategy. One task asks, so never two rounds at once. It starts a round when somebody requests one
 (`request_refresh`: a MOVED, a lost node), and every `refresh_interval` anyway. A round asks
@@ -11,15 +11,8 @@ Rounds are at least `min_interval` apart, and begin after a small random delay, 
 that see the same MOVED do not ask as one. Requests that come while a round is under way make one
 more round, because its answers may be older.
 
-Which view wins. Among the answers: the highest epoch, then the most covered slots, then what most
-nodes say. Against the map in use: 1. A view of the same or a higher epoch that covers at least as
-many slots replaces it. 2. Any other view is doubtful: it may come from a node that is cut off or
-has just started. It replaces the map only if more
-   than half of the nodes asked, and two at least, tell the same; or if it is the best view in
-   `PATIENCE` rounds one after the other. Doubt is asked about again soon. So a stale minority is
-   never believed at once, and slots that really lost their owner, or a cluster that was built anew,
-   are learnt within seconds.
-A MOVED that was believed since (`adopt_patch`) counts as the map in use.
+Which answer is believed, views.py decides. Where none is yet, the cluster is asked again soon. A
+MOVED that was believed in between (`adopt_patch`) counts as the map in use.
 
 Before the first map there is nothing to compare with: the seeds are asked until one answers, with
 growing pauses.
@@ -29,8 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
 
 from asyncio_throttle.throttler import Throttler
 
@@ -38,25 +30,15 @@ from rproxy.config import Address, Config
 from rproxy.errors import NetworkError
 from rproxy.probe import Probe
 from rproxy.topology.slotmap import SlotMap
+from rproxy.topology.views import Judge, View, best_view
 
-PATIENCE = 3
-"""Rounds in a row after which a doubtful view is believed."""
+__all__ = ["Fetch", "Refresher", "View"]
 
 MAX_PAUSE = 5.0
 """Seconds between two rounds at most while nobody answers."""
 
 JITTER = 0.2
 """Largest part of `min_interval` that a round is put off at random."""
-
-
-class View(NamedTuple):
-    """What one node tells."""
-
-    slotmap: SlotMap
-    """Its slot map."""
-
-    epoch: int
-    """Its cluster_current_epoch, from CLUSTER INFO."""
 
 
 Fetch = Callable[[Address], Awaitable[View]]
@@ -73,21 +55,20 @@ class Refresher:
         on_map: Callable[[SlotMap], None],
         probe: Probe,
         chance: Callable[[], float] = random.random,
-        pace: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`chance()` gives 0 to 1; `pace()` returns when a round may begin."""
+        """`chance()` gives 0 to 1."""
         self._config = config
         self._fetch = fetch
         self._on_map = on_map
         self._probe = probe
         self._chance = chance
-        throttle = Throttler(rate_limit=1, period=config.topology.min_interval)
-        self._pace = pace or throttle.acquire
+        self._pace: Callable[[], Awaitable[None]] = Throttler(
+            rate_limit=1, period=config.topology.min_interval
+        ).acquire
         self._current = SlotMap.empty()
         self._known = False
         self._failed: set[Address] = set()
-        self._doubted: SlotMap | None = None
-        self._doubts = 0
+        self._judge = Judge()
         self._reason: str | None = None
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -154,12 +135,13 @@ class Refresher:
         asked, views = await self._ask()
         if not views:
             return False
-        best = best_view(views)
-        if self._believes(best, views, asked):
-            self._take_over(best)
-        else:
-            self._probe.slotmap_kept(self._current.covered, best.slotmap.covered, best.epoch)
+        believed = self._judge.believed(self._current, views, asked)
+        if believed is None:
+            doubted = best_view(views)
+            self._probe.slotmap_kept(self._current.covered, doubted.slotmap.covered, doubted.epoch)
             self.request_refresh("a view that is in doubt")
+        else:
+            self._take_over(believed)
         return True
 
     # -- asking --
@@ -206,23 +188,9 @@ class Refresher:
         self._failed.add(address)
         self._probe.refresh_failed(str(address), reason)
 
-    # -- believing --
-
-    def _believes(self, best: View, views: Sequence[View], asked: int) -> bool:
-        """Whether `best` replaces the map in use, by the rule at the top of this file."""
-        current = self._current
-        if best.epoch >= current.epoch and best.slotmap.covered >= current.covered:
-            self._doubted, self._doubts = None, 0
-            return True
-        same_doubt = self._doubted is not None and same_owners(self._doubted, best.slotmap)
-        self._doubts = self._doubts + 1 if same_doubt else 1
-        self._doubted = best.slotmap
-        return self._doubts >= PATIENCE or votes(best, views) > max(1, asked // 2)
-
     def _take_over(self, view: View) -> None:
         slotmap = view.slotmap.at_epoch(view.epoch)
         old, self._current = self._current, slotmap
-        self._doubted, self._doubts = None, 0
         if self._known and slotmap == old:
             return
         self._known = True
@@ -237,18 +205,3 @@ def _report(task: asyncio.Task[None]) -> None:
     # handler.
     if not task.cancelled():
         task.result()
-
-
-def same_owners(one: SlotMap, other: SlotMap) -> bool:
-    """Whether both give every slot to the same node."""
-    return not one.diff(other)
-
-
-def votes(view: View, views: Sequence[View]) -> int:
-    """How many of the views tell the same owners as `view`, itself included."""
-    return sum(same_owners(view.slotmap, other.slotmap) for other in views)
-
-
-def best_view(views: Sequence[View]) -> View:
-    """The one to prefer: highest epoch, most covered slots, most votes; the first of equals."""
-    return max(views, key=lambda view: (view.epoch, view.slotmap.covered, votes(view, views)))

@@ -6,14 +6,16 @@ what a node tells: `parse_shards` from CLUSTER SHARDS (Redis 7), `parse_slots` f
 Both take what hiredis gives, of RESP2 (flat lists) and of RESP3 (dicts).
 
 Rules for addresses, which nodes write in many ways:
-- no host, or an empty one: the host that was asked (it does not know its own name, or hides it);
-- "?": the node has no name to give; its IP address where the reply has that, else the node has no
-address;
-- the TLS port where the link uses TLS; the plain port serves TLS too where a node names only one
-port, never the reverse;
-- a node without an address is left out, so its slots are not covered. A replica that is loading or
-failed is left out. A failed master stays the owner of its slots until another takes over. A reply
-without any master is rejected.
+
+- No host, or an empty one: the host that was asked (it does not know its own name, or hides it).
+- "?": the node has no name to give. Its IP address stands in where the reply has that, else the
+  node has no address.
+- The TLS port where our links use TLS, the plain one otherwise. Where links use TLS and a node
+  names one port only, that is taken to be the TLS port; never the reverse.
+- A node without an address is left out, so its slots are not covered.
+
+A replica that is loading or failed is left out. A failed master stays the owner of its slots until
+another takes over. A reply without any master is rejected.
 """
 
 from __future__ import annotations
@@ -226,11 +228,12 @@ def address_of_redirect(text: str, asked_host: str) -> Address | None:
     `asked_host` is the host of the node that answered: it stands in where the text has none.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or host == "?":
+    if not colon:
         return None
     try:
         return Address.parse(f"{host or asked_host}:{port}")
     except AddressError:
+        # "?" among others: the node has no name to give.
         return None
 
 

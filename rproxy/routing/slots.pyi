@@ -1,0 +1,11 @@
+from typing import Final
+
+from rproxy.routing.specs import CommandTable
+
+NO_KEYS: Final = -1
+CROSS_SLOT: Final = -2
+BAD_KEYS: Final = -3
+
+def slot_of(key: bytes) -> int: ...
+def request_slot(table: CommandTable, argv: list[bytes]) -> int: ...
+def request_keys(table: CommandTable, argv: list[bytes]) -> list[int]: ...
