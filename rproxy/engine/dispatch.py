@@ -55,7 +55,8 @@ def _unknown(engine: Engine, session: Session, request: Request) -> bool:
         return False
     name = request.argv()[0].lower()
     if name in ATTACKS:
-        session.close("an HTTP request: this is no web server")
+        engine.probe.client_broke_protocol(session.client.address, "an HTTP request")
+        session.end()
     elif not session.client.authenticated:
         session.answer(errors.AUTH_NEEDED, request)
     else:

@@ -12,11 +12,15 @@ cdef class ClientStream(Stream):
     def __init__(self, Tick tick, Shared shared not None, client=None, bint locked=False):
         self.session = Session(shared, self, client, locked)
 
+    # A session may end in the middle of any of these: the local name keeps it until the call is over.
+
     cdef int received(self) except -1:
-        return self.session.received()
+        cdef Session session = self.session
+        return session.received()
 
     cdef int ended(self) except -1:
-        return self.session.ended()
+        cdef Session session = self.session
+        return session.ended()
 
     cdef int lost(self, str reason) except -1:
         cdef Session session = self.session
@@ -24,4 +28,5 @@ cdef class ClientStream(Stream):
         return session.lost(reason)
 
     cdef int drained(self) except -1:
-        return self.session.drained()
+        cdef Session session = self.session
+        return session.drained()

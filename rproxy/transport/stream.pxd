@@ -61,6 +61,7 @@ cdef class Stream:
     cdef Py_ssize_t _send_queue(self) noexcept
     cdef int _sent(self, Py_ssize_t size) except -1
     cdef int _hand_over(self) except -1
+    cdef int _read_away(self) except -1
     cdef int _wait_writable(self) except -1
     cdef int _work(self) except -1
     cdef int _fail(self, str reason) except -1

@@ -41,6 +41,7 @@ cdef extern from "sys/uio.h" nogil:
 
 cdef enum:
     READ_LIMIT = 1 << 18       # bytes of one read: others want their turn
+    READS_AWAY = 16            # reads at most before a connection is closed
     TAIL_LEAST = 512           # first size of a tail
     TAIL_KEPT = 1024           # default of Stream.tail_kept: an idle stream holds little
     PIECES_AT_ONCE = 16        # blocks of one writev
@@ -414,8 +415,19 @@ cdef class Stream:
         if self.transport is not None:
             transport, self.transport = self.transport, None
             transport.close()
+        elif self.fd >= 0 and not self.at_end:
+            self._read_away()
         self.close()
         self.lost("closed")
+
+    cdef int _read_away(self) except -1:
+        """Forget what the peer has sent: unread bytes would make the system reset the connection,
+        and the peer would lose our last words."""
+        cdef int reads = 0
+        while reads < READS_AWAY and recv(self.fd, self.tick.scratch.data, self.tick.scratch.room,
+                                          MSG_DONTWAIT) > 0:
+            reads += 1
+        return 0
 
     def connection_gone(self, str reason):
         """A transport has lost its connection."""

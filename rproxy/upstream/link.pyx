@@ -19,7 +19,7 @@ from rproxy.upstream.gate cimport Gate
 from rproxy.upstream.sink cimport Sink, refuse
 from rproxy.wire.frames cimport (
     APART, ASKED, BROKEN, FRAME, GATED, GHOST, MORE, READONLY_REQUEST, SETUP, Blob, Fifo, FrameReader,
-    Request, fifo_free, fifo_peek, fifo_pop, fifo_push,
+    Owner, Request, fifo_free, fifo_peek, fifo_pop, fifo_push,
 )
 
 cdef enum:
@@ -102,6 +102,7 @@ cdef class Link(Sink):
         """Hand every whole reply that the stream has to its request's owner."""
         cdef FrameReader reader = self.stream.reader
         cdef Request request
+        cdef Owner owner           # kept while it is called: it may let go of the request meanwhile
         cdef Blob blob
         cdef int outcome
         self.heard_at = self.tick.now
@@ -118,7 +119,8 @@ cdef class Link(Sink):
             if request.flags & SPECIAL or reader.frame[0] == c'-':
                 self._off_path(request, reader.frame, reader.size, blob)
             else:
-                request.owner.deliver(request, reader.frame, reader.size, blob)
+                owner = request.owner
+                owner.deliver(request, reader.frame, reader.size, blob)
             if self.stream.closed:
                 return 0
         if outcome == BROKEN:
@@ -132,11 +134,13 @@ cdef class Link(Sink):
     cdef int _under_way(self, FrameReader reader) except -1:
         """A reply has begun: forget a ghost's bytes, warn the owner of a large one."""
         cdef Request request
+        cdef Owner owner
         if self.fifo.count == 0:
             return 0
         request = <Request>fifo_peek(&self.fifo, 0)
-        if not request.flags & GHOST and request.owner is not None and reader.need >= EXPECT_LEAST:
-            request.owner.expect(request, reader.need)
+        owner = request.owner
+        if not request.flags & GHOST and owner is not None and reader.need >= EXPECT_LEAST:
+            owner.expect(request, reader.need)
         reader.discard = (request.flags & GHOST) != 0 or reader.discarded
         return 0
 
@@ -146,9 +150,10 @@ cdef class Link(Sink):
     cdef int _off_path(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1:
         """A reply that is an error, or whose request is special."""
         cdef int flags = request.flags
+        cdef Owner owner = request.owner
         if flags & SETUP:
-            if request.owner is not None:
-                request.owner.deliver(request, reply, size, blob)
+            if owner is not None:
+                owner.deliver(request, reply, size, blob)
             return 0
         if reply[0] == c'-' and size > 1 and judged[<unsigned char>reply[1]] and not flags & GHOST \
                 and self.lane is not None:
@@ -156,7 +161,7 @@ cdef class Link(Sink):
             if self.lane.judge(self, request, request.last_error):
                 return 0
         if not request.flags & GHOST:
-            request.owner.deliver(request, reply, size, blob)
+            owner.deliver(request, reply, size, blob)
         if request.flags & GATED:
             request.gate.came_home(request)
         return 0
@@ -191,6 +196,7 @@ cdef class Link(Sink):
         cdef Py_ssize_t i
         cdef int count = 0
         cdef Request request
+        cdef Owner owner
         cdef bytes error
         for i in range(self.fifo.count):
             request = <Request>fifo_peek(&self.fifo, i)
@@ -199,7 +205,8 @@ cdef class Link(Sink):
             if request.deadline == 0 or request.deadline > now:
                 break
             error = late_reply(request.start < self.stream.appended - self.stream.unwritten)
-            request.owner.deliver(request, PyBytes_AS_STRING(error), PyBytes_GET_SIZE(error), None)
+            owner = request.owner
+            owner.deliver(request, PyBytes_AS_STRING(error), PyBytes_GET_SIZE(error), None)
             request.flags |= GHOST
             request.owner = None
             count += 1

@@ -132,4 +132,5 @@ def answer(Request request not None, bytes error not None):
 
 def take_apart(Request request not None):
     """Whether the request's owner takes it back, to send it in one-key pieces."""
-    return request.owner is not None and request.owner.take_apart(request)
+    cdef Owner owner = request.owner
+    return owner is not None and owner.take_apart(request)
