@@ -275,15 +275,16 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def read_until(process: subprocess.Popen[str], word: str) -> str:
-    """The lines that the process prints, up to the first with the word in it."""
+    """What the process has printed by the time the word is in it."""
     assert process.stdout is not None
-    lines = ""
-    while word not in lines:
+    printed = b""
+    while word.encode() not in printed:
         ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
-        line = process.stdout.readline() if ready else ""
-        assert line, f"no {word!r} in {lines!r}"
-        lines += line
-    return lines
+        # From the descriptor: select does not see what a buffer holds.
+        more = os.read(process.stdout.fileno(), 65536) if ready else b""
+        assert more, f"no {word!r} in {printed!r}"
+        printed += more
+    return printed.decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
