@@ -14,6 +14,9 @@ from collections.abc import Sequence
 class Probe:
     """Observes nothing. Override what you want to know."""
 
+    def flush(self) -> None:
+        """Time has passed: tell what was kept back."""
+
     # -- the process --
 
     def listening(self, where: str, is_open: bool) -> None:

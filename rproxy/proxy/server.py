@@ -139,6 +139,7 @@ class Server:
     # -- the regular round --
 
     def _idle_round(self) -> None:
+        self.probe.flush()
         limit = self.config.clients.idle_timeout
         if limit:
             now = self._loop.time()

@@ -12,7 +12,7 @@ from typing import Any
 import hiredis
 
 from rproxy.config import Address, Config
-from rproxy.errors import NetworkError
+from rproxy.errors import NetworkError, uncovered_reply
 from rproxy.probe import Probe
 from rproxy.topology.refresh import Refresher, View
 from rproxy.topology.slotmap import SlotMap, address_of_redirect, parse_shards, parse_slots
@@ -139,7 +139,7 @@ class Cluster:
         since = self._uncovered_since
         refuse = since is not None and now - since > self.config.upstream.hold_time
         for lane in self.lanes.values():
-            lane.orphans.refusing = lane.refusal(lane.orphans, None) if refuse else None
+            lane.orphans.refusing = uncovered_reply() if refuse else None
             lane.sweep(now)
         self._round = self.loop.call_later(ROUND, self._sweep)
 

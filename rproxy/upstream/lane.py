@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from rproxy.config import Address
-from rproxy.errors import unreachable_reply, uncovered_reply
+from rproxy.errors import overfull_reply, unreachable_reply, uncovered_reply
 from rproxy.transport.stream import Tick
 from rproxy.upstream import recovery
 from rproxy.upstream.gate import Gate
@@ -129,11 +129,13 @@ class Lane:
         self.gates.discard(gate)
         pool = self.owner(gate.slot)
         self.table[gate.slot] = self.orphans if pool is None else pool.sink
+        self.probe.gate_opened(gate.reason, gate.slot, len(gate))
         self.resend(gate.empty())
 
     def opened(self, pool: Pool) -> None:
         """A pool's link is ready: it takes the place of the pool's gate."""
         self.table.replace(pool.gate, pool.sink)
+        self.probe.gate_opened(pool.gate.reason, -1, len(pool.gate))
         self.resend(pool.gate.empty())
 
     def resend(self, requests: Iterable[Request], gate: Gate | None = None) -> None:
@@ -146,8 +148,11 @@ class Lane:
             else:
                 self.dispatch(request)
 
-    def refusal(self, gate: Gate, last_error: bytes | None) -> bytes:
+    def refusal(self, gate: Gate, last_error: bytes | None, full: bool = False) -> bytes:
         """The error for a request that a gate cannot hold (any longer)."""
+        self.probe.gate_refused(gate.reason, gate.slot)
+        if full:
+            return overfull_reply(str(gate.pool or f"slot {gate.slot}"))
         if last_error is not None:
             return last_error
         if gate.pool is not None:
@@ -180,6 +185,7 @@ class Lane:
         link.guard(gate, slot)
         self.table[slot] = gate
         self.gates.add(gate)
+        self.probe.gate_closed(reason, slot)
         return gate
 
     def _sift(self) -> None:
@@ -218,6 +224,7 @@ class Lane:
         address = self.cluster.redirect_address(verdict, link.pool.address)
         if address is None or request.hops >= self.cluster.config.upstream.max_redirects:
             return False
+        self.probe.asked(verdict.slot, str(link.pool), str(address))
         request.hops += 1
         request.target = self.pool(address)
         self._send_asking(request.target, request)

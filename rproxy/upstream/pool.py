@@ -13,7 +13,7 @@ import random
 from typing import TYPE_CHECKING
 
 from rproxy.config import Address
-from rproxy.errors import HandshakeRefused, NetworkError
+from rproxy.errors import HandshakeRefused, NetworkError, unreachable_reply
 from rproxy.transport.protocol import StreamProtocol
 from rproxy.transport.sockets import connect_socket
 from rproxy.upstream import handshake
@@ -106,7 +106,7 @@ class Pool:
         if self._failing_since is None:
             self._failing_since = now
         if now - self._failing_since >= self.lane.cluster.config.upstream.hold_time:
-            self.gate.refusing = self.lane.refusal(self.gate, None)
+            self.gate.refusing = unreachable_reply(str(self.address))
         self.lane.probe.link_down(str(self.address), self.lane.protocol, reason)
         self.lane.cluster.refresh(f"{self.address} cannot be reached")
 
@@ -121,6 +121,7 @@ class Pool:
         if not was_ready:
             return
         self.lane.table.replace(link, self.gate)
+        self.lane.probe.gate_closed(reason, -1)
         self.lane.resend(again, self.gate)
         if self.retired:
             return
