@@ -5,11 +5,13 @@ LocalCluster stay as they are; only starting, halting and ending go through Dock
 removes the containers of a test run that was killed.
 """
 
+import gc
 import os
+import warnings
 from pathlib import Path
 
-import docker
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.docker_client import DockerClient
 
 from rproxy.demo import LocalCluster
 from rproxy.demo_servers import NodeProcess
@@ -21,11 +23,17 @@ SERVER = Path("redis-server")
 
 def why_not() -> str | None:
     """Why Docker cannot be used here, in one line; None where it can."""
-    try:
-        docker.from_env(timeout=5).close()
-    except docker.errors.DockerException as error:
-        return f"Docker cannot be used: {error}"
-    return None
+    reason = None
+    with warnings.catch_warnings():
+        # Where it cannot connect, docker leaves its socket to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            DockerClient().client.ping()
+        # Whatever the reason is, it is the answer; docker's own classes are not imported for it.
+        except Exception as error:
+            reason = f"Docker cannot be used: {error}"
+        gc.collect()
+    return reason
 
 
 class ContainerNode(NodeProcess):

@@ -140,8 +140,16 @@ def test_node_freezes_thaws_and_restarts(own: LocalCluster) -> None:
 # Starting and ending
 
 
-def test_stop_leaves_nothing(new_cluster: ClusterMaker, tmp_path: Path) -> None:
-    cluster = new_cluster(replicas=0, directory=tmp_path)
+@pytest.fixture
+def processes(new_cluster: ClusterMaker, request: pytest.FixtureRequest) -> ClusterMaker:
+    """new_cluster, where the nodes are processes."""
+    if request.config.getoption("backend") != "process":
+        pytest.skip("looks at processes")
+    return new_cluster
+
+
+def test_stop_leaves_nothing(processes: ClusterMaker, tmp_path: Path) -> None:
+    cluster = processes(replicas=0, directory=tmp_path)
     cluster.start()
     pids = [node.pid for node in cluster.nodes]
     ports = [node.port for node in cluster.nodes]
@@ -154,8 +162,8 @@ def test_stop_leaves_nothing(new_cluster: ClusterMaker, tmp_path: Path) -> None:
     assert all(map(is_free, ports))
 
 
-def test_password(new_cluster: ClusterMaker) -> None:
-    with new_cluster(replicas=1, password="s3cret") as cluster:
+def test_password(processes: ClusterMaker) -> None:
+    with processes(replicas=1, password="s3cret") as cluster:
         with pytest.raises(RproxyError, match="NOAUTH"):
             call(HOST, cluster.nodes[0].port, "GET", "key")
         slot = 866
@@ -164,25 +172,25 @@ def test_password(new_cluster: ClusterMaker) -> None:
 
 
 @pytest.mark.parametrize("shift", [0, 10_000], ids=["port", "bus port"])
-def test_taken_port_is_a_clear_error(new_cluster: ClusterMaker, tmp_path: Path, shift: int) -> None:
+def test_taken_port_is_a_clear_error(processes: ClusterMaker, tmp_path: Path, shift: int) -> None:
     base = free_node_ports(3)[0]
     taken = base + 1 + shift
-    cluster = new_cluster(replicas=0, base_port=base, directory=tmp_path)
+    cluster = processes(replicas=0, base_port=base, directory=tmp_path)
     refused = pytest.raises(UsageError, match=f"port {taken} .*is taken")
     with socket.create_server((HOST, taken)), refused:
         cluster.start()
     assert not list(tmp_path.iterdir())
 
 
-def test_port_without_room_for_the_bus_is_refused(new_cluster: ClusterMaker) -> None:
+def test_port_without_room_for_the_bus_is_refused(processes: ClusterMaker) -> None:
     with pytest.raises(UsageError, match="bus port"):
-        new_cluster(base_port=60_000).start()
+        processes(base_port=60_000).start()
 
 
 def test_server_that_refuses_its_options_is_a_clear_error(
-    new_cluster: ClusterMaker, tmp_path: Path
+    processes: ClusterMaker, tmp_path: Path
 ) -> None:
-    broken = new_cluster(options={"no-such-option": "1"}, directory=tmp_path)
+    broken = processes(options={"no-such-option": "1"}, directory=tmp_path)
     with pytest.raises(RproxyError, match="no-such-option"):
         broken.start()
     assert not broken.nodes
@@ -190,7 +198,7 @@ def test_server_that_refuses_its_options_is_a_clear_error(
 
 
 def test_interrupted_start_leaves_nothing(
-    new_cluster: ClusterMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    processes: ClusterMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int] = []
     start = NodeProcess.start
@@ -203,7 +211,7 @@ def test_interrupted_start_leaves_nothing(
 
     monkeypatch.setattr(NodeProcess, "start", start_two)
     with pytest.raises(KeyboardInterrupt):
-        new_cluster(directory=tmp_path).start()
+        processes(directory=tmp_path).start()
     assert len(started) == 2
     assert not any(map(exists, started))
     assert not list(tmp_path.iterdir())
@@ -267,15 +275,16 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def read_until(process: subprocess.Popen[str], word: str) -> str:
-    """The lines that the process prints, up to the first with the word in it."""
+    """What the process has printed by the time the word is in it."""
     assert process.stdout is not None
-    lines = ""
-    while word not in lines:
+    printed = b""
+    while word.encode() not in printed:
         ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
-        line = process.stdout.readline() if ready else ""
-        assert line, f"no {word!r} in {lines!r}"
-        lines += line
-    return lines
+        # From the descriptor: select does not see what a buffer holds.
+        more = os.read(process.stdout.fileno(), 65536) if ready else b""
+        assert more, f"no {word!r} in {printed!r}"
+        printed += more
+    return printed.decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
