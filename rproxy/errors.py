@@ -13,7 +13,6 @@ the stream. The formats that Redis has are copied to the byte, caps included.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 MAX_REPLY = 1024
@@ -166,9 +165,7 @@ HELLO_NEEDS_AUTH = reply(
 )
 NOT_A_VERSION = reply("ERR Protocol version is not an integer or out of range")
 UNSUPPORTED_VERSION = reply("NOPROTO unsupported protocol version")
-BAD_CLIENT_NAME = reply(
-    "ERR Client names cannot contain spaces, newlines or special characters."
-)
+BAD_CLIENT_NAME = reply("ERR Client names cannot contain spaces, newlines or special characters.")
 SYNTAX_ERROR = reply("ERR syntax error")
 
 

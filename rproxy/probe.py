@@ -40,7 +40,9 @@ class Probe:
         """A client was turned away at the door."""
 
     def accept_failed(self, reason: str) -> None:
-        """No client can be accepted for a while: the process or the system has run out of something."""
+        """No client can be accepted for a while: the process or the system has run out of
+        something.
+        """
 
     def login_failed(self, client: str) -> None:
         """A client gave a wrong password."""

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rproxy import errors
 
+
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_nobody_can_write_a_second_line_or_an_endless_one(name: bytes, subcommand: bytes) -> None:
     text = errors.unknown_subcommand_reply(name, subcommand)

@@ -1,11 +1,13 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
-A request climbs down the rungs until one takes it: unknown? -> locked out? -> malformed? -> answered here? -> refused? ->
-the session is pinned, or this pins it? -> Pub/Sub? -> split or broadcast? -> one slot. Each rung is a function that answers
-whether it took the request. What a command is comes from the command table (rproxy/routing), never from its name; names
-stand only in tables, next to what is done for them.
+A request climbs down the rungs until one takes it: unknown? -> locked out? -> malformed? ->
+answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? -> split or
+broadcast? -> one slot. Each rung is a function that answers whether it took the request. What a
+command is comes from the command table (rproxy/routing), never from its name; names stand only in
+tables, next to what is done for them.
 
-A rung for commands that rproxy does not serve answers an error that says so: never a wrong answer, never a stuck connection.
+A rung for commands that rproxy does not serve answers an error that says so: never a wrong
+answer, never a stuck connection.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 Rung = Callable[["Engine", "Session", Request], bool]
 
 ATTACKS = {b"post", b"host:"}
-"""First words of HTTP requests, sent by a browser that someone has lured here: Redis closes at once, so do we."""
+"""First words of HTTP requests, sent by a browser that someone has lured here: Redis closes at
+once, so do we.
+"""
 
 ADMIN = frozenset({"admin"})
 """Flags of commands that change or stop servers."""
@@ -145,7 +149,9 @@ def _one_slot(engine: Engine, session: Session, request: Request) -> bool:
         session.enter(request)
         engine.cluster.send_anywhere(session.protocol, request)
     else:
-        _not_served(session, request, "it names no key, and which node should answer is not settled")
+        _not_served(
+            session, request, "it names no key, and which node should answer is not settled"
+        )
     return True
 
 

@@ -1,7 +1,8 @@
 """The cluster behind rproxy: the only door to upstream.
 
-It owns the slot map and what follows from it: one Lane per protocol version, the Refresher that learns the map, the regular
-round that enforces deadlines. Sessions send through `table(protocol)`; everything else asks here.
+It owns the slot map and what follows from it: one Lane per protocol version, the Refresher that
+learns the map, the regular round that enforces deadlines. Sessions send through
+`table(protocol)`; everything else asks here.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Cluster:
         """Where MOVED or ASK points, or None where it does not say."""
         return address_of_redirect(verdict.endpoint, asked.host)
 
-    async def ask(self, *commands: tuple[str, ...]) -> list[Any]:
+    async def ask(self, *commands: tuple[str | bytes, ...]) -> list[Any]:
         """The replies of some node to commands of rproxy's own; raises NetworkError."""
         problem: NetworkError = NetworkError("no node is known")
         for node in self.slotmap.masters:
