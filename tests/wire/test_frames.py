@@ -7,7 +7,7 @@ import random
 import pytest
 
 from rproxy.errors import ProtocolBroken
-from rproxy.wire.frames import NEED_MORE, FrameReader, Request, Scratch, pack, split_words
+from rproxy.wire.frames import NEED_MORE, FrameReader, Request, Scratch, pack
 
 SCRATCH = 256
 """A small scratch, so that frames of a few hundred bytes already outgrow it."""
@@ -276,10 +276,3 @@ def test_request_keeps_its_frame() -> None:
         request = Request(pack(words))
         assert request.argv() == words
         assert request.frame_bytes == pack(words)
-
-
-def test_split_words() -> None:
-    assert split_words(b" a  'b\\'c' \"\\t\\x4a\" ") == [b"a", b"b'c", b"\tJ"]
-    assert split_words(b"a\0b") == [b"a"]
-    assert split_words(b"'a") is None
-    assert split_words(b"") == []
