@@ -13,7 +13,6 @@ the stream. The formats that Redis has are copied to the byte, caps included.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 MAX_REPLY = 1024
@@ -166,14 +165,8 @@ HELLO_NEEDS_AUTH = reply(
 )
 NOT_A_VERSION = reply("ERR Protocol version is not an integer or out of range")
 UNSUPPORTED_VERSION = reply("NOPROTO unsupported protocol version")
-BAD_CLIENT_NAME = reply(
-    "ERR Client names cannot contain spaces, newlines or special characters."
-)
+BAD_CLIENT_NAME = reply("ERR Client names cannot contain spaces, newlines or special characters.")
 SYNTAX_ERROR = reply("ERR syntax error")
-OUTPUT_LIMIT = reply(
-    "ERR the replies that wait for this client exceed clients.output_limit; "
-    "the command may have been executed"
-)
 
 
 def uncovered_reply() -> bytes:
@@ -220,30 +213,11 @@ def wrong_arity_reply(name: str | bytes) -> bytes:
     return reply(b"ERR wrong number of arguments for '%s' command" % _quoted(name))
 
 
-def unknown_command_reply(argv: Sequence[bytes]) -> bytes:
-    """Redis 7's text for a command that nobody knows; `argv` is the whole request, not empty."""
-    return reply(
-        b"ERR unknown command '%s', with args beginning with: %s"
-        % (_quoted(argv[0]), _first_arguments(argv[1:]))
-    )
-
-
 def unknown_subcommand_reply(name: bytes, subcommand: bytes) -> bytes:
     """Redis 7's text for a subcommand that its command does not have."""
     return reply(
         b"ERR unknown subcommand '%s'. Try %s HELP." % (_quoted(subcommand), _quoted(name).upper())
     )
-
-
-def _first_arguments(arguments: Sequence[bytes]) -> bytes:
-    # Redis stops once its text has 128 bytes, quotes counted, and cuts an argument to the bytes
-    # that are left before it.
-    text = b""
-    for argument in arguments:
-        if len(text) >= QUOTE_CAP:
-            break
-        text += b"'%s' " % _quoted(argument, QUOTE_CAP - len(text))
-    return text
 
 
 def _quoted(text: str | bytes, cap: int = QUOTE_CAP) -> bytes:

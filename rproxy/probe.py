@@ -14,6 +14,9 @@ from collections.abc import Sequence
 class Probe:
     """Observes nothing. Override what you want to know."""
 
+    def flush(self) -> None:
+        """Time has passed: tell what was kept back."""
+
     # -- the process --
 
     def listening(self, where: str, is_open: bool) -> None:
@@ -37,7 +40,9 @@ class Probe:
         """A client was turned away at the door."""
 
     def accept_failed(self, reason: str) -> None:
-        """No client can be accepted for a while: the process or the system has run out of something."""
+        """No client can be accepted for a while: the process or the system has run out of
+        something.
+        """
 
     def login_failed(self, client: str) -> None:
         """A client gave a wrong password."""

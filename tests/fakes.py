@@ -1,6 +1,7 @@
 """Fakes: a loop whose time the test moves, a cluster without sockets, owners that remember.
 
-Links get a stream without a socket: `stream.feed` is what the node sends, `stream.take` what would be written to it.
+Links get a stream without a socket: `stream.feed` is what the node sends, `stream.take` what
+would be written to it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""One client's conversation. `dispatch` is the page to read first."""

@@ -1,7 +1,7 @@
 """CLIENT and its subcommands: the state of rproxy's clients, never of its links to the nodes.
 
-Each function returns the reply, or None where there is none (REPLY OFF and SKIP). LIST, INFO and KILL know the clients of
-this worker process.
+Each function returns the reply, or None where there is none (REPLY OFF and SKIP). LIST, INFO and
+KILL know the clients of this worker process.
 """
 
 from __future__ import annotations
@@ -90,7 +90,13 @@ def _list_filter(words: Words) -> Match | bytes:
 
 
 def _type_filter(kind: bytes) -> Match | bytes:
-    kinds = {b"normal": True, b"pubsub": False, b"master": False, b"replica": False, b"slave": False}
+    kinds = {
+        b"normal": True,
+        b"pubsub": False,
+        b"master": False,
+        b"replica": False,
+        b"slave": False,
+    }
     if kind.lower() not in kinds:
         return errors.reply(b"ERR Unknown client type '" + kind + b"'")
     found = kinds[kind.lower()]

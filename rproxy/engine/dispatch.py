@@ -1,11 +1,13 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
-A request climbs down the rungs until one takes it: unknown? -> locked out? -> malformed? -> answered here? -> refused? ->
-the session is pinned, or this pins it? -> Pub/Sub? -> split or broadcast? -> one slot. Each rung is a function that answers
-whether it took the request. What a command is comes from the command table (rproxy/routing), never from its name; names
-stand only in tables, next to what is done for them.
+A request climbs down the rungs until one takes it: unknown? -> locked out? -> malformed? ->
+answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? -> split or
+broadcast? -> one slot. Each rung is a function that answers whether it took the request. What a
+command is comes from the command table (rproxy/routing), never from its name; names stand only in
+tables, next to what is done for them.
 
-A rung for commands that rproxy does not serve answers an error that says so: never a wrong answer, never a stuck connection.
+A rung for commands that rproxy does not serve answers an error that says so: never a wrong
+answer, never a stuck connection.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from rproxy import errors
 from rproxy.engine.local import CONNECTING, LOCAL
 from rproxy.routing.arity import arity_error
 from rproxy.routing.slots import BAD_KEYS, CROSS_SLOT
-from rproxy.routing.specs import CommandSpec
+from rproxy.routing.specs import CommandFlag, CommandSpec
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -27,13 +29,15 @@ if TYPE_CHECKING:
 Rung = Callable[["Engine", "Session", Request], bool]
 
 ATTACKS = {b"post", b"host:"}
-"""First words of HTTP requests, sent by a browser that someone has lured here: Redis closes at once, so do we."""
+"""First words of HTTP requests, sent by a browser that someone has lured here: Redis closes at
+once, so do we.
+"""
 
 ADMIN = frozenset({"admin"})
 """Flags of commands that change or stop servers."""
 
-ASKED_ANYWHERE = frozenset({"command", "lolwut", "publish", "object", "xinfo", "xgroup", "memory"})
-"""Commands without a key that any node answers for all."""
+ANYWHERE = frozenset({"command", "lolwut", "publish"})
+"""Commands without a key that any one node answers for all."""
 
 
 def dispatch(engine: Engine, session: Session, request: Request) -> None:
@@ -129,7 +133,7 @@ def _spread(engine: Engine, session: Session, request: Request) -> bool:
     if spec.request_policy == "multi_shard" and session.assign(request) == CROSS_SLOT:
         session.split(request)
         return True
-    if spec.request_policy in ("", "multi_shard") or root(spec) in ASKED_ANYWHERE:
+    if spec.request_policy in ("", "multi_shard"):
         return False
     return _not_served(session, request, "it concerns every node")
 
@@ -141,12 +145,24 @@ def _one_slot(engine: Engine, session: Session, request: Request) -> bool:
         session.answer(errors.CROSS_SLOT, request)
     elif slot >= 0:
         session.forward(request)
-    elif slot == BAD_KEYS or request.spec.is_keyed or root(request.spec) in ASKED_ANYWHERE:
+    elif slot == BAD_KEYS or _any_node_will_do(request.spec):
         session.enter(request)
         engine.cluster.send_anywhere(session.protocol, request)
     else:
-        _not_served(session, request, "it names no key, and which node should answer is not settled")
+        _not_served(
+            session, request, "it names no key, and which node should answer is not settled"
+        )
     return True
+
+
+def _any_node_will_do(spec: CommandSpec) -> bool:
+    """A keyed command that names no key; help; a subcommand that is unknown: the servers say so."""
+    return (
+        spec.is_keyed
+        or root(spec) in ANYWHERE
+        or spec.name.endswith("|help")
+        or bool(spec.flags & CommandFlag.CONTAINER)
+    )
 
 
 def _not_served(session: Session, request: Request, why: str) -> bool:

@@ -1,8 +1,9 @@
 """The engine of one worker: what all sessions share, the clients that are there, the command table.
 
-The command table starts as the built-in one; the cluster's own COMMAND reply is merged in as soon as a node answers, and
-again when a client sends a name that the table lacks. Such a client's later requests wait for the answer; a name that the
-servers do not know either is remembered for a while, and goes to a node, whose own error the client gets.
+The command table starts as the built-in one; the cluster's own COMMAND reply is merged in as soon
+as a node answers, and again when a client sends a name that the table lacks. Such a client's
+later requests wait for the answer; a name that the servers do not know either is remembered for a
+while, and goes to a node, whose own error the client gets.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Engine:
 
     def about(self) -> str:
         """INFO's text: what clients look for, and a section about rproxy itself."""
-        sections = {
+        sections: dict[str, dict[str, object]] = {
             "Server": {
                 "redis_version": self.server_version,
                 "redis_mode": "standalone",

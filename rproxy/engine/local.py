@@ -1,7 +1,8 @@
 """Commands that rproxy answers itself: they concern the client's connection, or rproxy.
 
-One function a command, in the table LOCAL; CLIENT's subcommands have a table of their own. Each gets the request's
-arguments and returns the reply's bytes, in Redis's exact words; what needs more than a reply (QUIT, HELLO) does it first.
+One function a command, in the table LOCAL; CLIENT's subcommands have a table of their own. Each
+gets the request's arguments and returns the reply's bytes, in Redis's exact words; what needs
+more than a reply (QUIT, HELLO) does it first.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def _quit(engine: Engine, session: Session, request: Request) -> None:
 
 
 def _reset(engine: Engine, session: Session, request: Request) -> None:
-    """Back to a fresh connection, once earlier commands are answered: they keep their protocol version."""
+    """Back to a fresh connection, once earlier commands are answered: they keep their protocol
+    version.
+    """
 
     def reset(session: Session) -> None:
         session.mute(False)
@@ -107,7 +110,9 @@ def log_in(engine: Engine, session: Session, user: bytes, password: bytes) -> bo
 
 
 def _hello(engine: Engine, session: Session, request: Request) -> None:
-    """HELLO [2|3 [AUTH user password] [SETNAME name]]; a change of version waits for earlier replies."""
+    """HELLO [2|3 [AUTH user password] [SETNAME name]]; a change of version waits for earlier
+    replies.
+    """
     problem, version, name = _read_hello(engine, session, request.argv())
     if problem is not None:
         session.answer(problem, request)

@@ -1,7 +1,8 @@
 """Python values -> reply frames, for what rproxy answers itself.
 
-`encode` knows both protocol versions: a dict is a map in RESP3 and a flat array in RESP2, None is `_` or `$-1`, a set is a
-set or an array. str and bytes are bulk strings; a simple string or an error is written by `simple` and `error`.
+`encode` knows both protocol versions: a dict is a map in RESP3 and a flat array in RESP2, None is
+`_` or `$-1`, a set is a set or an array. str and bytes are bulk strings; a simple string or an
+error is written by `simple` and `error`.
 """
 
 from __future__ import annotations

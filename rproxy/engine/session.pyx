@@ -231,8 +231,7 @@ cdef class Session(Owner):
             return
         self.choked = False
         self.stream.resume()
-        self.received()
-        self.reader.settle()
+        self.stream._work()
 
     cdef int drained(self) except -1:
         return self._ease()

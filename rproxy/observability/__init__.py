@@ -1,0 +1,1 @@
+"""What operators see. Imported only from above."""

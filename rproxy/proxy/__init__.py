@@ -1,0 +1,1 @@
+"""The server: listeners, clients' sockets, processes, signals."""

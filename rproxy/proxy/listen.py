@@ -46,7 +46,7 @@ def _share_tcp(where: Address, config: Config, shares: list[list[socket.socket]]
     except socket.gaierror as error:
         raise UsageError(_why(where, error)) from error
     if len(shares) > 1:
-        # Without SO_REUSEPORT, to find out a port that another process has; gives a port for 0, too.
+        # Without SO_REUSEPORT, to find out a port that is taken; gives one for port 0, too.
         with _bound(family, kind, place, where, shared=False) as first:
             place = first.getsockname()
     for share in shares:

@@ -1,15 +1,18 @@
 """Listeners and the life of a worker: accept, count, idle out, drain, stop.
 
-Strategy. Listening sockets are watched by the loop itself and accepted from in small batches; each accepted socket becomes a
-ClientStream at once, without a task. A second's round closes clients that idle too long. Draining closes the listeners, lets
-every session finish what it has under way, and closes the rest at a deadline.
+Strategy. Listening sockets are watched by the loop itself and accepted from in small batches;
+each accepted socket becomes a ClientStream at once, without a task. A second's round closes
+clients that idle too long. Draining closes the listeners, lets every session finish what it has
+under way, and closes the rest at a deadline.
 
-Rules. Too many clients are told so in Redis's words. Running out of file descriptors pauses accepting instead of spinning.
+Rules. Too many clients are told so in Redis's words. Running out of file descriptors pauses
+accepting instead of spinning.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -27,13 +30,13 @@ from rproxy.transport.stream import Tick
 from rproxy.upstream.cluster import Cluster
 
 ACCEPT_BATCH = 64
-"""Connections accepted in one turn of the loop: those that are there already want their turn, too."""
+"""Connections accepted in one turn of the loop: those that are there already want their turn,
+too.
+"""
 ACCEPT_PAUSE = 0.5
 """Seconds without accepting after the process ran out of file descriptors."""
 ROUND = 1.0
 """Seconds between two looks for idle clients."""
-DRAIN_ROUND = 0.02
-"""Seconds between two looks whether all clients are done, while draining."""
 LEFT = {"closed", "the peer closed the connection", os.strerror(errno.ECONNRESET)}
 """Reasons of sessions that ended by the client's will."""
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -57,6 +60,7 @@ class Server:
         self._next_id = (serial << 32) + 1
         self._round: asyncio.TimerHandle | None = None
         self.draining = False
+        self._all_gone = asyncio.Event()
 
     async def start(self) -> None:
         """Accept clients; the cluster is learnt meanwhile, and commands wait for it."""
@@ -96,10 +100,8 @@ class Server:
         if len(self.clients) >= limits.max_clients:
             self.probe.client_refused(readable(where, connection), "too many clients")
             connection.setblocking(False)
-            try:
+            with contextlib.suppress(OSError):  # whether it hears why is up to it
                 connection.send(errors.MAX_CLIENTS)
-            except OSError:
-                pass  # it is being refused: whether it hears why is up to it
             connection.close()
             return
         connection.setblocking(False)
@@ -131,6 +133,8 @@ class Server:
         client = session.client
         self.clients.discard(client)
         client.session = None
+        if self.draining and not self.clients:
+            self._all_gone.set()
         if reason in LEFT:
             self.probe.client_left(client.address)
         else:
@@ -139,6 +143,7 @@ class Server:
     # -- the regular round --
 
     def _idle_round(self) -> None:
+        self.probe.flush()
         limit = self.config.clients.idle_timeout
         if limit:
             now = self._loop.time()
@@ -162,12 +167,12 @@ class Server:
     async def drain(self) -> None:
         """Let every client finish what it has under way; close the rest at the deadline."""
         self.stop_accepting()
-        deadline = self._loop.time() + self.config.drain_timeout
         for client in list(self.clients):
             if client.session is not None:
                 client.session.end()
-        while self.clients and self._loop.time() < deadline:
-            await asyncio.sleep(DRAIN_ROUND)
+        if self.clients:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_gone.wait(), self.config.drain_timeout)
 
     async def close(self) -> int:
         """Stop everything; how many clients had not finished."""

@@ -1,8 +1,9 @@
 """Processes that share the port: start, watch, replace, stop.
 
-Strategy. The parent opens every listening socket, one set a worker with SO_REUSEPORT, before it forks; so a taken port is
-found out at once, the kernel spreads the clients, and a worker that dies leaves its socket, with the clients that wait in it,
-to its successor. The parent runs no event loop: it waits for signals and children. A single worker is the process itself.
+Strategy. The parent opens every listening socket, one set a worker with SO_REUSEPORT, before it
+forks; so a taken port is found out at once, the kernel spreads the clients, and a worker that
+dies leaves its socket, with the clients that wait in it, to its successor. The parent runs no
+event loop: it waits for signals and children. A single worker is the process itself.
 
 Signals. SIGTERM and SIGINT drain: finish what is under way, then close; a second one stops at once.
 """
@@ -91,9 +92,7 @@ async def _serve(
 class Parent:
     """Forks the workers and keeps their number."""
 
-    def __init__(
-        self, config: Config, shares: list[list[socket.socket]], probe: LogProbe
-    ) -> None:
+    def __init__(self, config: Config, shares: list[list[socket.socket]], probe: LogProbe) -> None:
         self.config = config
         self.probe = probe
         self.shares = shares

@@ -1,0 +1,1 @@
+"""A request -> its slot, by data about commands. Pure."""

@@ -1,7 +1,7 @@
 """The answer to a request with too few or too many arguments, in Redis's own words.
 
-The check itself is `arity_ok` in specs.pxd, or `CommandSpec.takes` in Python. It is made before keys
-are looked for, and counts what the server counts later: MSET wants whole pairs.
+The check itself is `arity_ok` in specs.pxd, or `CommandSpec.takes` in Python. It is made before
+keys are looked for, and counts what the server counts later: MSET wants whole pairs.
 """
 
 from __future__ import annotations

@@ -101,9 +101,7 @@ def _spec(row: Row, subcommands: Iterable[Row] = ()) -> CommandSpec:
         rule=_rule(row),
         request_policy=request_policy,
         response_policy=response_policy,
-        subcommands=[
-            _spec(sub) for sub in (*subcommands, *UNTOLD_SUBCOMMANDS.get(row.name, ()))
-        ],
+        subcommands=[_spec(sub) for sub in (*subcommands, *UNTOLD_SUBCOMMANDS.get(row.name, ()))],
     )
 
 

@@ -1,0 +1,1 @@
+"""Slot -> node: the map, whom to believe about it, when to ask again."""

@@ -1,0 +1,1 @@
+"""One socket on the event loop: bytes in as they come, bytes out once a turn."""

@@ -1,6 +1,7 @@
 """A Stream behind an asyncio transport: how TLS connections reach the same verbs as plain sockets.
 
-The transport writes straight into the stream's FrameReader (BufferedProtocol), and tells the stream when it has enough.
+The transport writes straight into the stream's FrameReader (BufferedProtocol), and tells the
+stream when it has enough.
 """
 
 from __future__ import annotations

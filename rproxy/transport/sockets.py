@@ -1,4 +1,6 @@
-"""Sockets before a Stream takes them over: connecting, and what the system is asked to do for them."""
+"""Sockets before a Stream takes them over: connecting, and what the system is asked to do for
+them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ async def connect_socket(host: str, port: int, keepalive: float) -> socket.socke
 
 
 def keep_alive(sock: socket.socket, idle: float) -> None:
-    """Have the system probe, after `idle` seconds of silence, whether the peer is there; 0: never."""
+    """Have the system probe, after `idle` seconds of silence, whether the peer is there; 0:
+    never.
+    """
     if idle:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(idle)))

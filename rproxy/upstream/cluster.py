@@ -1,7 +1,8 @@
 """The cluster behind rproxy: the only door to upstream.
 
-It owns the slot map and what follows from it: one Lane per protocol version, the Refresher that learns the map, the regular
-round that enforces deadlines. Sessions send through `table(protocol)`; everything else asks here.
+It owns the slot map and what follows from it: one Lane per protocol version, the Refresher that
+learns the map, the regular round that enforces deadlines. Sessions send through
+`table(protocol)`; everything else asks here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import hiredis
 
 from rproxy.config import Address, Config
-from rproxy.errors import NetworkError
+from rproxy.errors import NetworkError, uncovered_reply
 from rproxy.probe import Probe
 from rproxy.topology.refresh import Refresher, View
 from rproxy.topology.slotmap import SlotMap, address_of_redirect, parse_shards, parse_slots
@@ -116,7 +117,7 @@ class Cluster:
         """Where MOVED or ASK points, or None where it does not say."""
         return address_of_redirect(verdict.endpoint, asked.host)
 
-    async def ask(self, *commands: tuple[str, ...]) -> list[Any]:
+    async def ask(self, *commands: tuple[str | bytes, ...]) -> list[Any]:
         """The replies of some node to commands of rproxy's own; raises NetworkError."""
         problem: NetworkError = NetworkError("no node is known")
         for node in self.slotmap.masters:
@@ -139,7 +140,7 @@ class Cluster:
         since = self._uncovered_since
         refuse = since is not None and now - since > self.config.upstream.hold_time
         for lane in self.lanes.values():
-            lane.orphans.refusing = lane.refusal(lane.orphans, None) if refuse else None
+            lane.orphans.refusing = uncovered_reply() if refuse else None
             lane.sweep(now)
         self._round = self.loop.call_later(ROUND, self._sweep)
 

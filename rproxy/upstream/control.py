@@ -1,7 +1,8 @@
 """Short conversations of rproxy's own with one node: the slot map, the command table.
 
-Each opens a connection, authenticates, asks, and closes: a node that is busy with clients' commands, or whose links stall,
-still answers here, and nothing of this kind can disturb a link that clients share.
+Each opens a connection, authenticates, asks, and closes: a node that is busy with clients'
+commands, or whose links stall, still answers here, and nothing of this kind can disturb a link
+that clients share.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ MAX_REPLY = 64 << 20
 
 async def converse(
     address: Address,
-    commands: list[tuple[str, ...]],
+    commands: list[tuple[str | bytes, ...]],
     options: Upstream,
     tls: ssl.SSLContext | None,
     time_limit: float,
 ) -> list[Any]:
     """The replies to `commands`, as hiredis gives them (errors as `hiredis.ReplyError` values).
 
-    Raises ConnectFailed, HandshakeRefused or ProtocolBroken; never takes longer than `time_limit` seconds.
+    Raises ConnectFailed, HandshakeRefused or ProtocolBroken; never takes longer than `time_limit`
+    seconds.
     """
     try:
         async with asyncio.timeout(time_limit):
@@ -41,7 +43,7 @@ async def converse(
 
 async def _converse(
     address: Address,
-    commands: list[tuple[str, ...]],
+    commands: list[tuple[str | bytes, ...]],
     options: Upstream,
     tls: ssl.SSLContext | None,
 ) -> list[Any]:
@@ -51,15 +53,24 @@ async def _converse(
     )
     try:
         password = options.password.reveal()
-        login = [("AUTH", *([options.username] if options.username else []), password)]
+        login: list[tuple[str | bytes, ...]] = [
+            ("AUTH", *([options.username] if options.username else []), password)
+        ]
         asked = (login if password else []) + commands
-        writer.write(b"".join(hiredis.pack_command(command) for command in asked))
+        writer.write(b"".join(_pack(command) for command in asked))
         replies = await _read(reader, len(asked), address)
     finally:
         writer.close()
     if password and isinstance(replies.pop(0), hiredis.ReplyError):
         raise HandshakeRefused(f"{address} refused our user name and password")
     return replies
+
+
+def _pack(command: tuple[str | bytes, ...]) -> bytes:
+    # hiredis declares its argument as a tuple of one; it takes any number.
+    words: Any = command
+    packed: bytes = hiredis.pack_command(words)
+    return packed
 
 
 async def _read(reader: asyncio.StreamReader, count: int, address: Address) -> list[Any]:

@@ -1,4 +1,4 @@
-from typing import Any, final
+from typing import Any, Self, final
 
 from rproxy.upstream.sink import Sink
 from rproxy.wire.frames import Request
@@ -8,8 +8,8 @@ class Gate(Sink):
     opens_at: float
     refusing: bytes | None
     timed: bool
-    def __init__(
-        self,
+    def __new__(
+        cls,
         lane: Any,
         reason: str,
         pool: Any = None,
@@ -17,7 +17,7 @@ class Gate(Sink):
         outstanding: int = 0,
         max_size: int = ...,
         hold_time: float = 5.0,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def reason(self) -> str: ...
     @property

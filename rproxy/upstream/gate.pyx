@@ -60,8 +60,11 @@ cdef class Gate(Sink):
             return 0
         if request.hold_until == 0:
             request.hold_until = self.lane.now() + self.hold_time
-        if self.refusing is not None or self.size + request.size > self.max_size:
-            refuse(request, self.lane.refusal(self, request.last_error))
+        if self.refusing is not None:
+            refuse(request, self.refusing)
+            return 0
+        if self.size + request.size > self.max_size:
+            refuse(request, self.lane.refusal(self, request.last_error, True))
             return 0
         self.size += request.size
         return 1

@@ -1,11 +1,13 @@
 """A Lane is one way through the cluster: the links, gates and LinkTable of one protocol version.
 
-Clients that speak RESP3 get replies of RESP3 links, passed on as they are, so there is one lane per version. A lane keeps
-its LinkTable true to the cluster's slot map and decides what becomes of requests that nodes send back.
+Clients that speak RESP3 get replies of RESP3 links, passed on as they are, so there is one lane
+per version. A lane keeps its LinkTable true to the cluster's slot map and decides what becomes of
+requests that nodes send back.
 
-Rules. A slot changes hands through a Gate whenever requests for it are under way, so order is kept; see gate.pyx. A request
-is sent again only if a server proved that it did not run it, or the link proved that it was never written, or it changes
-nothing. `max_redirects` bounds hops, `hold_time` bounds waiting; past either, the client gets the server's own last error.
+Rules. A slot changes hands through a Gate whenever requests for it are under way, so order is
+kept; see gate.pyx. A request is sent again only if a server proved that it did not run it, or the
+link proved that it was never written, or it changes nothing. `max_redirects` bounds hops,
+`hold_time` bounds waiting; past either, the client gets the server's own last error.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from rproxy.config import Address
-from rproxy.errors import unreachable_reply, uncovered_reply
+from rproxy.errors import overfull_reply, uncovered_reply, unreachable_reply
 from rproxy.transport.stream import Tick
 from rproxy.upstream import recovery
 from rproxy.upstream.gate import Gate
@@ -129,11 +131,13 @@ class Lane:
         self.gates.discard(gate)
         pool = self.owner(gate.slot)
         self.table[gate.slot] = self.orphans if pool is None else pool.sink
+        self.probe.gate_opened(gate.reason, gate.slot, len(gate))
         self.resend(gate.empty())
 
     def opened(self, pool: Pool) -> None:
         """A pool's link is ready: it takes the place of the pool's gate."""
         self.table.replace(pool.gate, pool.sink)
+        self.probe.gate_opened(pool.gate.reason, -1, len(pool.gate))
         self.resend(pool.gate.empty())
 
     def resend(self, requests: Iterable[Request], gate: Gate | None = None) -> None:
@@ -146,8 +150,11 @@ class Lane:
             else:
                 self.dispatch(request)
 
-    def refusal(self, gate: Gate, last_error: bytes | None) -> bytes:
+    def refusal(self, gate: Gate, last_error: bytes | None, full: bool = False) -> bytes:
         """The error for a request that a gate cannot hold (any longer)."""
+        self.probe.gate_refused(gate.reason, gate.slot)
+        if full:
+            return overfull_reply(str(gate.pool or f"slot {gate.slot}"))
         if last_error is not None:
             return last_error
         if gate.pool is not None:
@@ -180,10 +187,13 @@ class Lane:
         link.guard(gate, slot)
         self.table[slot] = gate
         self.gates.add(gate)
+        self.probe.gate_closed(reason, slot)
         return gate
 
     def _sift(self) -> None:
-        """Let requests go whose slot has left the gate that holds them; retire pools of nodes that left."""
+        """Let requests go whose slot has left the gate that holds them; retire pools of nodes
+        that left.
+        """
         for gate in [self.orphans, *(pool.gate for pool in self.pools.values())]:
             if gate:
                 self.resend(gate.empty())
@@ -218,6 +228,7 @@ class Lane:
         address = self.cluster.redirect_address(verdict, link.pool.address)
         if address is None or request.hops >= self.cluster.config.upstream.max_redirects:
             return False
+        self.probe.asked(verdict.slot, str(link.pool), str(address))
         request.hops += 1
         request.target = self.pool(address)
         self._send_asking(request.target, request)
@@ -235,7 +246,9 @@ class Lane:
         return self._again_later(link, request)
 
     def _judge_noauth(self, link: Link, request: Request, verdict: Verdict) -> bool:
-        """The link has lost its rights (the node's users changed): authenticate again on a new one."""
+        """The link has lost its rights (the node's users changed): authenticate again on a new
+        one.
+        """
         self.probe.upstream_refused(str(link.pool), verdict.kind.name)
         if not self._again_later(link, request):
             return False

@@ -1,19 +1,21 @@
 """A Pool is one node's way in for one lane: its link while that is ready, its gate while it is not.
 
-Strategy. Nobody waits for a connection: requests for a node without a ready link are held by the pool's Gate, which stands
-in the LinkTable in the link's place. The first of them wakes the pool. A link that was lost is opened again at once, then
-after a backoff with jitter; after `hold_time` of failures the gate refuses (an open circuit breaker), while the attempts to
-connect go on: they are the half-open probes, and the first that succeeds opens the gate.
+Strategy. Nobody waits for a connection: requests for a node without a ready link are held by the
+pool's Gate, which stands in the LinkTable in the link's place. The first of them wakes the pool.
+A link that was lost is opened again at once, then after a backoff with jitter; after `hold_time`
+of failures the gate refuses (an open circuit breaker), while the attempts to connect go on: they
+are the half-open probes, and the first that succeeds opens the gate.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from typing import TYPE_CHECKING
 
 from rproxy.config import Address
-from rproxy.errors import HandshakeRefused, NetworkError
+from rproxy.errors import HandshakeRefused, NetworkError, unreachable_reply
 from rproxy.transport.protocol import StreamProtocol
 from rproxy.transport.sockets import connect_socket
 from rproxy.upstream import handshake
@@ -79,7 +81,10 @@ class Pool:
                 except (OSError, NetworkError) as error:
                     self._failed(str(error))
                 delay = backoff(
-                    self._attempt, options.reconnect_delay, options.reconnect_delay_max, random.random
+                    self._attempt,
+                    options.reconnect_delay,
+                    options.reconnect_delay_max,
+                    random.random,
                 )
                 await asyncio.sleep(delay)
         finally:
@@ -106,7 +111,7 @@ class Pool:
         if self._failing_since is None:
             self._failing_since = now
         if now - self._failing_since >= self.lane.cluster.config.upstream.hold_time:
-            self.gate.refusing = self.lane.refusal(self.gate, None)
+            self.gate.refusing = unreachable_reply(str(self.address))
         self.lane.probe.link_down(str(self.address), self.lane.protocol, reason)
         self.lane.cluster.refresh(f"{self.address} cannot be reached")
 
@@ -121,6 +126,7 @@ class Pool:
         if not was_ready:
             return
         self.lane.table.replace(link, self.gate)
+        self.lane.probe.gate_closed(reason, -1)
         self.lane.resend(again, self.gate)
         if self.retired:
             return
@@ -162,18 +168,17 @@ async def dial(link: Link, address: Address, cluster: Cluster) -> None:
 async def shake_hands(link: Link, lane: Lane) -> None:
     """Send the link's first requests and check every answer."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    steps = handshake.steps(lane.cluster.config.upstream, lane.protocol)
-    for index, step in enumerate(steps):
-        last = index == len(steps) - 1
-        link.send_setup(call(step.frame, lambda reply, s=step, z=last: _checked(s, reply, z, done)))
+    steps = deque(handshake.steps(lane.cluster.config.upstream, lane.protocol))
+
+    def check(reply: bytes) -> None:
+        problem = handshake.check(steps.popleft(), reply)
+        if done.done():
+            return
+        if problem is not None:
+            done.set_exception(HandshakeRefused(problem))
+        elif not steps:
+            done.set_result(None)
+
+    for step in steps:
+        link.send_setup(call(step.frame, check))
     await done
-
-
-def _checked(step: handshake.Step, reply: bytes, last: bool, done: asyncio.Future[None]) -> None:
-    problem = handshake.check(step, reply)
-    if done.done():
-        return
-    if problem is not None:
-        done.set_exception(HandshakeRefused(problem))
-    elif last:
-        done.set_result(None)

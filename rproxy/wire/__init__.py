@@ -1,0 +1,1 @@
+"""Bytes <-> frames. Pure: nothing here touches a socket."""

@@ -20,6 +20,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcpy, memmove
 
 from rproxy.errors import ProtocolBroken
+from rproxy.wire.inline import split_words
 
 DEF_LIMITS = (1 << 31) - 1, 512 << 20, 1 << 30
 
@@ -685,73 +686,3 @@ cdef Py_ssize_t measure(const char *data, Py_ssize_t size) except -2:
 cdef str _printable(char byte):
     cdef int code = <unsigned char>byte
     return chr(code) if 32 <= code < 127 else f"\\x{code:02x}"
-
-
-# --- Inline commands ---
-
-cdef dict ESCAPES = {c'n': c'\n', c'r': c'\r', c't': c'\t', c'b': c'\b', c'a': c'\a'}
-cdef bytes SPACES = b" \t\n\v\f\r"
-cdef bytes WORD_ENDS = b" \n\r\t"
-
-
-def split_words(bytes line not None):
-    """Words of an inline command with Redis's quoting rules, or None for unbalanced quotes.
-
-    A NUL byte ends the line, as in Redis.
-    """
-    cdef list words = []
-    cdef bytearray word
-    cdef Py_ssize_t at = 0, stop = line.find(b"\0")
-    if stop < 0:
-        stop = len(line)
-    while True:
-        while at < stop and line[at] in SPACES:
-            at += 1
-        if at >= stop:
-            return words
-        word = bytearray()
-        at = _word(line, at, stop, word)
-        if at < 0:
-            return None
-        words.append(bytes(word))
-
-
-cdef Py_ssize_t _word(bytes line, Py_ssize_t at, Py_ssize_t stop, bytearray word) except -2:
-    """Read one word into `word`; the index behind it, or -1 for unbalanced quotes."""
-    while at < stop and line[at] not in WORD_ENDS:
-        if line[at] == c'"' or line[at] == c"'":
-            at = _quoted(line, at + 1, stop, word, line[at])
-            if at < 0 or (at < stop and line[at] not in SPACES):
-                return -1
-            return at
-        word.append(line[at])
-        at += 1
-    return at
-
-
-cdef Py_ssize_t _quoted(bytes line, Py_ssize_t at, Py_ssize_t stop, bytearray word, int quote) except -2:
-    """Read on behind an opening quote; the index behind the closing one, or -1."""
-    while at < stop:
-        if line[at] == quote:
-            return at + 1
-        if line[at] == c'\\' and quote == c'"' and at + 1 < stop:
-            at = _escaped(line, at + 1, stop, word)
-        elif line[at] == c'\\' and at + 1 < stop and line[at + 1] == c"'":
-            word.append(c"'")
-            at += 2
-        else:
-            word.append(line[at])
-            at += 1
-    return -1
-
-
-cdef Py_ssize_t _escaped(bytes line, Py_ssize_t at, Py_ssize_t stop, bytearray word) except -2:
-    """One escape behind its backslash: \\xHH, a letter, or the byte itself."""
-    cdef bytes hexed
-    if line[at] == c'x' and at + 2 < stop:
-        hexed = line[at + 1:at + 3]
-        if all(digit in b"0123456789abcdefABCDEF" for digit in hexed):
-            word.append(int(hexed, 16))
-            return at + 3
-    word.append(ESCAPES.get(line[at], line[at]))
-    return at + 1

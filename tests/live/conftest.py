@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from rproxy.demo import LocalCluster
 
+from rproxy.demo import LocalCluster
 from tests.live.proxies import Proxy, running
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+
 from rproxy.demo import LocalCluster
 from rproxy.demo_run import own_command, own_environment
 from rproxy.demo_servers import HOST, free_port, wait_until

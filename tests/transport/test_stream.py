@@ -7,12 +7,12 @@ import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
+
 from rproxy.transport.protocol import StreamProtocol
 from rproxy.transport.stream import Tick
 from rproxy.upstream.link import Link
 from rproxy.upstream.sink import call
 from rproxy.wire.frames import pack
-
 from tests.fakes import FakeLoop
 
 
@@ -21,9 +21,11 @@ class Loss:
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
+        self.happened = asyncio.Event()
 
     def lost(self, link: Link, reason: str, again: list[object], was_ready: bool) -> None:
         self.reasons.append(reason)
+        self.happened.set()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -105,8 +107,7 @@ def test_peer_closes(attach: Attach) -> None:
         loss = Loss()
         link = await attach(ours, loss)
         theirs.close()
-        while not loss.reasons:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(loss.happened.wait(), 10.0)
         assert loss.reasons == ["the peer closed the connection"]
         assert link.stream.is_closed
 

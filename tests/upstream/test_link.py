@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+
 from rproxy.transport.stream import Tick
 from rproxy.upstream.link import Link
 from rproxy.wire.frames import Request
-
 from tests.fakes import FakeCluster, Replies, unpack
 
 MAY_HAVE_RUN = b"-ERR upstream connection lost; the command may have been executed\r\n"
@@ -52,7 +52,12 @@ def test_asking_is_adjacent_and_its_reply_is_dropped() -> None:
     link.take(replies.request(0, b"GET", b"before"))
     link.send_asking(replies.request(0, b"GET", b"asked"))
     link.take(replies.request(0, b"GET", b"after"))
-    assert cluster.sent(0) == [[b"GET", b"before"], [b"ASKING"], [b"GET", b"asked"], [b"GET", b"after"]]
+    assert cluster.sent(0) == [
+        [b"GET", b"before"],
+        [b"ASKING"],
+        [b"GET", b"asked"],
+        [b"GET", b"after"],
+    ]
     cluster.answer(0, b"+1\r\n+OK\r\n+2\r\n+3\r\n")
     assert replies.got == [b"+1\r\n", b"+2\r\n", b"+3\r\n"]
 

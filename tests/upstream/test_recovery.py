@@ -1,4 +1,4 @@
-"""Verdicts by the catalogue of error replies, back-off, and the breaker."""
+"""Verdicts by the catalogue of error replies, back-off."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rproxy.upstream.recovery import PASS, Breaker, BreakerState, Kind, Verdict, backoff, verdict
+from rproxy.upstream.recovery import PASS, Kind, Verdict, backoff, verdict
 
 
 @pytest.mark.parametrize(
@@ -108,70 +108,3 @@ def test_backoff_doubles_up_to_the_cap(attempt: int, least: float, most: float) 
 @given(st.integers(min_value=0, max_value=10**9), st.floats(min_value=0, max_value=1))
 def test_backoff_stays_in_bounds_for_ever(attempt: int, chance: float) -> None:
     assert 0.01 <= backoff(attempt, 0.02, 0.5, lambda: chance) <= 0.5
-
-
-class Clock:
-    """Seconds that pass only when told."""
-
-    def __init__(self) -> None:
-        self.now = 5.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def opened(clock: Clock) -> Breaker:
-    """A breaker that has just opened."""
-    breaker = Breaker(3, 2.0, clock)
-    for _ in range(3):
-        assert breaker.allow()
-        breaker.failed()
-    return breaker
-
-
-def test_a_breaker_opens_after_failures_in_a_row() -> None:
-    clock = Clock()
-    breaker = opened(clock)
-    assert breaker.state is BreakerState.OPEN
-    assert not breaker.allow()
-    assert repr(breaker) == "<Breaker OPEN, 3 failures>"
-
-
-def test_a_success_in_between_keeps_it_closed() -> None:
-    breaker = Breaker(2, 2.0, Clock())
-    for _ in range(5):
-        breaker.failed()
-        breaker.succeeded()
-    assert breaker.state is BreakerState.CLOSED
-    assert breaker.allow()
-
-
-def test_half_open_lets_one_try() -> None:
-    clock = Clock()
-    breaker = opened(clock)
-    clock.now += 2.0
-    assert breaker.state is BreakerState.HALF_OPEN
-    assert [breaker.allow(), breaker.allow()] == [True, False]
-    breaker.succeeded()
-    assert repr(breaker) == "<Breaker CLOSED, 0 failures>"
-    assert breaker.allow()
-
-
-def test_a_failed_try_opens_it_again() -> None:
-    clock = Clock()
-    breaker = opened(clock)
-    clock.now += 2.0
-    assert breaker.allow()
-    breaker.failed()
-    assert breaker.state is BreakerState.OPEN
-    clock.now += 2.0
-    assert breaker.allow()
-
-
-def test_a_try_that_is_never_reported_does_not_block_it_for_ever() -> None:
-    clock = Clock()
-    breaker = opened(clock)
-    clock.now += 2.0
-    assert breaker.allow()
-    clock.now += 2.0
-    assert breaker.allow()

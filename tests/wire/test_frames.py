@@ -1,12 +1,13 @@
-"""FrameReader: every request and reply, whole, split at every byte, and refused where it must be."""
+"""FrameReader: every request and reply, whole, split at every byte, and refused where due."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
+
 from rproxy.errors import ProtocolBroken
-from rproxy.wire.frames import NEED_MORE, FrameReader, Request, Scratch, pack, split_words
+from rproxy.wire.frames import NEED_MORE, FrameReader, Request, Scratch, pack
 
 SCRATCH = 256
 """A small scratch, so that frames of a few hundred bytes already outgrow it."""
@@ -27,14 +28,17 @@ def requests(found: FrameReader) -> list[list[bytes]]:
 REQUESTS = {
     "plain": (b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n", [[b"GET", b"a"]]),
     "empty argument": (b"*2\r\n$3\r\nGET\r\n$0\r\n\r\n", [[b"GET", b""]]),
-    "binary": (pack([b"SET", b"\0\r\n\xff", b"\r\n$3\r\n"]), [[b"SET", b"\0\r\n\xff", b"\r\n$3\r\n"]]),
+    "binary": (
+        pack([b"SET", b"\0\r\n\xff", b"\r\n$3\r\n"]),
+        [[b"SET", b"\0\r\n\xff", b"\r\n$3\r\n"]],
+    ),
     "two": (pack([b"A"]) + pack([b"B", b"c"]), [[b"A"], [b"B", b"c"]]),
     "empty array answers nothing": (b"*0\r\n" + pack([b"A"]), [[b"A"]]),
     "null array answers nothing": (b"*-1\r\n" + pack([b"A"]), [[b"A"]]),
     "empty line answers nothing": (b"\r\n\n  \r\n" + pack([b"A"]), [[b"A"]]),
     "inline": (b"GET a\r\n", [[b"GET", b"a"]]),
     "inline with a bare line feed": (b"GET a\n", [[b"GET", b"a"]]),
-    "inline quotes": (b"SET 'a b' \"c\\x41\\n\\\"\"\r\n", [[b"SET", b"a b", b'cA\n"']]),
+    "inline quotes": (b'SET \'a b\' "c\\x41\\n\\""\r\n', [[b"SET", b"a b", b'cA\n"']]),
     "inline then array": (b"PING\r\n" + pack([b"A"]), [[b"PING"], [b"A"]]),
     "many arguments": (pack([b"x"] * 300), [[b"x"] * 300]),
     "outgrows the scratch": (pack([b"SET", b"k", b"v" * 1000]), [[b"SET", b"k", b"v" * 1000]]),
@@ -239,7 +243,9 @@ def test_ghost_reply_is_not_kept() -> None:
 
 
 def test_large_bulk_is_not_searched_again() -> None:
-    """Linear: a bulk that arrives in many pieces is looked at once (it holds what looks like frames)."""
+    """Linear: a bulk that arrives in many pieces is looked at once (it holds what looks like
+    frames).
+    """
     wire = b"$4000000\r\n" + b"$1\r\nx\r\n*1\r\n" * 363_636 + b"abcd\r\n"
     assert len(wire) == 10 + 4_000_000 + 2
     found = reader()
@@ -252,7 +258,9 @@ def test_large_bulk_is_not_searched_again() -> None:
 def test_random_cuts() -> None:
     """Many frames of many sizes, cut at random places."""
     dice = random.Random(7)
-    sent = [[bytes([65 + i % 26]) * dice.choice([0, 1, 50, 900]) for i in range(5)] for _ in range(200)]
+    sent = [
+        [bytes([65 + i % 26]) * dice.choice([0, 1, 50, 900]) for i in range(5)] for _ in range(200)
+    ]
     wire = b"".join(pack(words) for words in sent)
     found, taken, at = reader(SCRATCH), [], 0
     while at < len(wire):
@@ -268,10 +276,3 @@ def test_request_keeps_its_frame() -> None:
         request = Request(pack(words))
         assert request.argv() == words
         assert request.frame_bytes == pack(words)
-
-
-def test_split_words() -> None:
-    assert split_words(b" a  'b\\'c' \"\\t\\x4a\" ") == [b"a", b"b'c", b"\tJ"]
-    assert split_words(b"a\0b") == [b"a"]
-    assert split_words(b"'a") is None
-    assert split_words(b"") == []
