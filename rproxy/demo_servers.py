@@ -286,8 +286,9 @@ class NodeProcess:
         self._server = server
         self._options = tuple(options)
         self._access = access
-        self._directory = group.directory / str(port)
-        self._log = self._directory / "server.log"
+        # The working directory of the server; its files are here.
+        self.directory = group.directory / str(port)
+        self._log = self.directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         # The cluster's name for this node: forty hexadecimal digits; empty until it has been asked.
         self.node_id = ""
@@ -309,10 +310,10 @@ class NodeProcess:
     def start(self) -> None:
         """Start the process unless it runs; wait_answering() tells when it is ready."""
         if not self.alive:
-            self._directory.mkdir(exist_ok=True)
+            self.directory.mkdir(exist_ok=True)
             with self._log.open("ab") as log:
                 argv = [str(self._server), *self._options]
-                self._process = self._group.spawn(argv, self._directory, log)
+                self._process = self._group.spawn(argv, self.directory, log)
 
     def wait_answering(self, timeout: float = 10.0) -> None:
         """Return when the server answers PING; RproxyError with its last words if it ended."""
