@@ -309,14 +309,26 @@ class LocalCluster:
         source.call("MIGRATE", *where, *auth, "KEYS", *keys, timeout=MIGRATE_TIMEOUT / 1000 + 1)
 
     def finish_migration(self, slot: int) -> None:
-        """Give the slot, whose keys have all moved, to its new owner; tell every living master."""
+        """Give the slot, whose keys have all moved, to its new owner; returns when all know."""
         source, target = self._moving[slot]
+        # The new owner takes the next epoch: one who had not heard of the last would take it twice.
+        wait_until(self._agree_on_epoch, SETTLE_TIMEOUT, f"agreement of {self!r} on the epoch")
         others = [node for node in self.nodes if node not in (source, target) and node.alive]
         # The new owner first: were it the last, a client would be sent to and fro meanwhile.
         for node in (target, source, *others):
             if node.call("ROLE")[0] == b"master":
                 node.call("CLUSTER", "SETSLOT", slot, "NODE", target.node_id)
         del self._moving[slot]
+        known = f"{target!r} to be known as the owner of slot {slot}"
+        wait_until(lambda: self._all_name(slot, target), SETTLE_TIMEOUT, known)
+
+    def _agree_on_epoch(self) -> bool:
+        living = [node for node in self.nodes if node.alive]
+        return len({_state(node)["cluster_current_epoch"] for node in living}) == 1
+
+    def _all_name(self, slot: int, owner: NodeProcess) -> bool:
+        views = (_view(node) for node in self.nodes if node.alive)
+        return all(owner.port == _owner_port(view, slot) for view in views)
 
     # Changing roles
 
@@ -351,6 +363,10 @@ def _view(node: NodeProcess) -> dict[tuple[int, int], list[int]]:
         (first, last): [master[1], *sorted(replica[1] for replica in replicas)]
         for first, last, master, *replicas in node.call("CLUSTER", "SLOTS")
     }
+
+
+def _owner_port(view: dict[tuple[int, int], list[int]], slot: int) -> int | None:
+    return next((ports[0] for (first, last), ports in view.items() if first <= slot <= last), None)
 
 
 def _state(node: NodeProcess) -> dict[str, str]:

@@ -25,6 +25,7 @@ from rproxy.engine.engine import Engine
 from rproxy.engine.session import Session
 from rproxy.probe import Probe
 from rproxy.proxy.connection import ClientStream
+from rproxy.proxy.memory import Trimmer
 from rproxy.transport.sockets import keep_alive
 from rproxy.transport.stream import Tick
 from rproxy.upstream.cluster import Cluster
@@ -61,6 +62,7 @@ class Server:
         self._round: asyncio.TimerHandle | None = None
         self.draining = False
         self._all_gone = asyncio.Event()
+        self._trimmer = Trimmer()
 
     async def start(self) -> None:
         """Accept clients; the cluster is learnt meanwhile, and commands wait for it."""
@@ -144,6 +146,7 @@ class Server:
 
     def _idle_round(self) -> None:
         self.probe.flush()
+        self._trimmer.round(self._loop.time())
         limit = self.config.clients.idle_timeout
         if limit:
             now = self._loop.time()

@@ -14,6 +14,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import time
@@ -29,12 +30,15 @@ log = logging.getLogger("rproxy")
 
 RESPAWN_PAUSE = 1.0
 """Seconds before a worker that died soon after its start is replaced."""
+FILES_KEPT = 256
+"""Open files beside clients: links, listeners, libraries."""
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(config: Config) -> int:
     """Serve until told to stop; the process's exit code."""
     logger = set_up(config.log.level)
+    allow_files(config.clients.max_clients + FILES_KEPT)
     shares = open_listeners(config)
     probe = LogProbe(logger)
     for where, address in zip(config.listen, addresses(shares[0]), strict=True):
@@ -46,6 +50,17 @@ def run(config: Config) -> int:
     finally:
         close_all(shares)
         remove_files(config)
+
+
+def allow_files(wanted: int) -> None:
+    """Raise the process's limit of open files to `wanted` where the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted:
+        return
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    if most < wanted:
+        log.warning("%d open files are allowed, clients.max_clients needs %d", most, wanted)
 
 
 def work(config: Config, sockets: list[socket.socket], serial: int) -> int:

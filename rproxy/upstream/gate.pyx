@@ -63,7 +63,7 @@ cdef class Gate(Sink):
         if self.refusing is not None:
             refuse(request, self.refusing)
             return 0
-        if self.size + request.size > self.max_size:
+        if self.size and self.size + request.size > self.max_size:  # a single one may be larger
             refuse(request, self.lane.refusal(self, request.last_error, True))
             return 0
         self.size += request.size

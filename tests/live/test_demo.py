@@ -105,6 +105,18 @@ def test_half_migrated_slot(own: LocalCluster) -> None:
     assert own.slot_owner(slot) is owner
 
 
+def test_many_moves_in_quick_succession(own: LocalCluster) -> None:
+    """Each is known to all nodes when the next begins, and none is taken back later."""
+    first = own.nodes[: len(own.nodes) // 2]
+    homes = {slot: own.slot_owner(slot) for slot in range(0, SLOTS, SLOTS // 10)}
+    moved = {slot: first[(first.index(home) + 1) % len(first)] for slot, home in homes.items()}
+    for owners in (moved, homes):
+        for slot, owner in owners.items():
+            own.migrate_slot(slot, owner.port)
+        own.wait_ready()
+        assert {slot: own.slot_owner(slot) for slot in owners} == owners
+
+
 def test_ordered_failover_and_back(own: LocalCluster) -> None:
     master, replica = own.nodes[0], own.nodes[3]
     own.failover(replica.port)

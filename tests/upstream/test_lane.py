@@ -208,6 +208,15 @@ def test_too_many_bytes_held_are_answered() -> None:
     ]
 
 
+def test_one_request_may_be_larger_than_what_may_be_held() -> None:
+    cluster, replies = FakeCluster(upstream=Upstream(hold_bytes=1000)), Replies()  # type: ignore[arg-type]
+    cluster.link(0).close("cut")
+    send(cluster, replies, 7, b"SET", b"a", b"x" * 2000)
+    assert replies.got == []
+    send(cluster, replies, 7, b"SET", b"a", b"x")
+    assert len(replies.got) == 1
+
+
 def test_open_breaker_answers_at_once() -> None:
     cluster, replies = FakeCluster(), Replies()
     cluster.link(0).close("cut")
