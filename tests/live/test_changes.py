@@ -145,8 +145,9 @@ def test_command_for_both_halves_waits_for_the_move(own: LocalCluster, front: Pr
     with front.connect() as wire:
         wire.send(b"SINTERSTORE", b"{wait}c", b"{wait}a", b"{wait}b")
         wait_until(lambda: refusals(own) > before, PATIENCE, "TRYAGAIN")
-        # It comes after the refusal, so it waits; on its heels it might overtake (see README.md).
-        wire.ask(b"PING")
+        # What follows the refusal waits behind it; what is sent before it comes may overtake (see
+        # README.md). A reply from every node, over the same links, says that it has come.
+        front.client().mget([f"any:{number}" for number in range(50)])
         wire.send(b"SMEMBERS", b"{wait}c")
         own.move_keys(slot)
         own.finish_migration(slot)
