@@ -1,4 +1,4 @@
-"""The generated text: valid, complete, in the order of the names, laid out as the formatter does."""
+"""The generated text: complete, in the order of the names, laid out as the formatter does."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ NAMES = st.text("abcdefghij._-", min_size=1, max_size=20)
 
 
 def spec(name: str, sub: str | None = None) -> CommandSpec:
-    found = TABLE.lookup(name.encode(), sub and sub.encode())
+    found = TABLE.lookup(name.encode(), None if sub is None else sub.encode())
     assert found is not None
     return found
 
