@@ -31,10 +31,9 @@ cdef class Gate(Sink):
         fifo_free(&self.held)
 
     cdef int send(self, Request request) except -1:
-        """Hold the request, or answer it where the gate refuses or is full."""
-        if not self._admit(request):
-            return 0
-        fifo_push(&self.held, request)
+        """Hold the request or answer it; either way it is a reason to open."""
+        if self._admit(request):
+            fifo_push(&self.held, request)
         self.lane.knock(self)
         return 0
 

@@ -240,6 +240,16 @@ def test_uncovered_slot() -> None:
     assert replies.got == [UNCOVERED]
 
 
+def test_refused_command_for_an_uncovered_slot_has_the_map_asked_for() -> None:
+    """Else an incomplete map would stay until the regular look at the cluster."""
+    cluster, replies = FakeCluster(), Replies()
+    cluster.adopt(SlotMap.empty())
+    cluster.lane.orphans.refusing = UNCOVERED
+    send(cluster, replies, 7, b"GET", b"a")
+    assert replies.got == [UNCOVERED]
+    assert cluster.reasons == ["commands for slots that no node owns"]
+
+
 def test_commands_without_keys_go_to_all_masters_in_turn() -> None:
     cluster, replies = FakeCluster(), Replies()
     for _ in range(6):
