@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import settings
 
 from rproxy import demo_servers
 from rproxy.demo import LocalCluster
 from rproxy.errors import UsageError
+
+# The same examples each time, and no deadline: machines that run tests are slow at times.
+settings.register_profile("rproxy", derandomize=True, deadline=None)
+settings.load_profile("rproxy")
 
 LIVE = Path(__file__).parent / "live"
 

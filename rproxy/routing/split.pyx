@@ -316,4 +316,5 @@ cdef bytes _partly(bytes error, Py_ssize_t written, Py_ssize_t total):
     """The error of an MSET of which some keys were written; begins with the server's code word."""
     cdef bytes text = error.partition(b"\r\n")[2] if error.startswith(b"!") else error[1:]
     code, _, why = b" ".join(text.split()).partition(b" ")
-    return b"-%b %d of %d keys were written, then: %b\r\n" % (code, written, total, why)
+    then = b", then: " + why if why else b""
+    return b"-%b %d of %d keys were written%b\r\n" % (code, written, total, then)

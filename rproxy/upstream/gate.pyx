@@ -4,8 +4,9 @@
 Strategy. Two queues. `returned` holds requests that a node sent back unexecuted (MOVED, TRYAGAIN, LOADING ...) or that a
 lost link never wrote; `held` holds requests that arrived since. A gate for one slot is shut while requests of that slot are
 still `outstanding`, under way on the link they were sent on: each of them comes home, answered or sent back, before the gate
-opens. So what opens it is, in order: everything that came back, then everything that arrived since. One client's commands
-for one key are never reordered, however often the slot moves.
+opens. So what leaves it is, in order: everything that came back, then everything that arrived since. After a back-off what came
+back is tried alone, and the gate stays shut until that is home: it may come back again. One client's commands for one key
+are never reordered, however often the slot moves.
 
 Rules. Bytes and time are bounded: a request that does not fit, or waits longer than `hold_time`, is answered with the last
 error that a server gave it, or with one of our own that says that it was not executed. A gate with `refusing` set is an
@@ -30,10 +31,9 @@ cdef class Gate(Sink):
         fifo_free(&self.held)
 
     cdef int send(self, Request request) except -1:
-        """Hold the request, or answer it where the gate refuses or is full."""
-        if not self._admit(request):
-            return 0
-        fifo_push(&self.held, request)
+        """Hold the request or answer it; either way it is a reason to open."""
+        if self._admit(request):
+            fifo_push(&self.held, request)
         self.lane.knock(self)
         return 0
 
@@ -79,6 +79,22 @@ cdef class Gate(Sink):
     def take_back(self, Request request not None):
         """Python's way to `bring_back`."""
         self.bring_back(request)
+
+    def first_to_try(self):
+        """What came back, to be tried again ahead of the rest; each is counted until it is home."""
+        cdef list everything = []
+        cdef Request request
+        while self.returned.count:
+            request = <Request>fifo_pop(&self.returned)
+            self.size -= request.size
+            if request.flags & GHOST:
+                refuse(request, None)
+                continue
+            request.flags |= GATED
+            request.gate = self
+            self.outstanding += 1
+            everything.append(request)
+        return everything
 
     def empty(self):
         """All that the gate holds, in the order in which it is to be sent; it holds nothing afterwards."""

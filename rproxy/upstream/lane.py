@@ -127,9 +127,16 @@ class Lane:
             self.knock(gate)
 
     def _open(self, gate: Gate) -> None:
-        """Give the slot back to its owner's sink, and what was held to the slot."""
-        self.gates.discard(gate)
+        """Give the slot back to its owner's sink, and what was held to the slot.
+
+        After a back-off only what came back is sent: while it may be refused again, the rest waits.
+        """
         pool = self.owner(gate.slot)
+        if gate.opens_at and pool is not None and (first := gate.first_to_try()):
+            for request in first:
+                pool.sink.take(request)
+            return
+        self.gates.discard(gate)
         self.table[gate.slot] = self.orphans if pool is None else pool.sink
         self.probe.gate_opened(gate.reason, gate.slot, len(gate))
         self.resend(gate.empty())

@@ -1,5 +1,6 @@
 from typing import Any, final
 
+from rproxy.errors import MAY_HAVE_RUN as MAY_HAVE_RUN
 from rproxy.transport.stream import Stream, Tick
 from rproxy.upstream.gate import Gate
 from rproxy.upstream.sink import Sink

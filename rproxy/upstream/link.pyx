@@ -13,7 +13,7 @@ byte of it was written or because it changes nothing, or is answered that it may
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
-from rproxy import errors
+from rproxy.errors import MAY_HAVE_RUN, late_reply
 from rproxy.transport.stream cimport Stream, Tick
 from rproxy.upstream.gate cimport Gate
 from rproxy.upstream.sink cimport Sink, refuse
@@ -182,7 +182,7 @@ cdef class Link(Sink):
                     and (request.start >= written or request.flags & READONLY_REQUEST):
                 again.append(request)
             else:
-                refuse(request, errors.MAY_HAVE_RUN)
+                refuse(request, MAY_HAVE_RUN)
         if self.pool is not None:
             self.pool.lost(self, reason, again, was_ready)
         return 0
@@ -204,7 +204,7 @@ cdef class Link(Sink):
                 continue
             if request.deadline == 0 or request.deadline > now:
                 break
-            error = errors.late_reply(request.start < self.stream.appended - self.stream.unwritten)
+            error = late_reply(request.start < self.stream.appended - self.stream.unwritten)
             owner = request.owner
             owner.deliver(request, PyBytes_AS_STRING(error), PyBytes_GET_SIZE(error), None)
             request.flags |= GHOST

@@ -137,8 +137,13 @@ def test_not_executed_is_tried_again(error: bytes) -> None:
     send(cluster, replies, 7, b"SET", b"a", b"3")
     assert cluster.sent(0) == []
     cluster.loop.advance(1.0)
-    assert cluster.sent(0) == [[b"SET", b"a", b"1"], [b"SET", b"a", b"2"], [b"SET", b"a", b"3"]]
-    cluster.answer(0, b"+1\r\n+2\r\n+3\r\n")
+    assert cluster.sent(0) == [[b"SET", b"a", b"1"], [b"SET", b"a", b"2"]]
+    cluster.answer(0, error + error)
+    cluster.loop.advance(1.0)
+    assert cluster.sent(0) == [[b"SET", b"a", b"1"], [b"SET", b"a", b"2"]]
+    cluster.answer(0, b"+1\r\n+2\r\n")
+    assert cluster.sent(0) == [[b"SET", b"a", b"3"]]
+    cluster.answer(0, b"+3\r\n")
     assert replies.got == [b"+1\r\n", b"+2\r\n", b"+3\r\n"]
 
 
@@ -233,6 +238,16 @@ def test_uncovered_slot() -> None:
     cluster.loop.advance(6.0)
     cluster.lane.sweep(cluster.loop.now)
     assert replies.got == [UNCOVERED]
+
+
+def test_refused_command_for_an_uncovered_slot_has_the_map_asked_for() -> None:
+    """Else an incomplete map would stay until the regular look at the cluster."""
+    cluster, replies = FakeCluster(), Replies()
+    cluster.adopt(SlotMap.empty())
+    cluster.lane.orphans.refusing = UNCOVERED
+    send(cluster, replies, 7, b"GET", b"a")
+    assert replies.got == [UNCOVERED]
+    assert cluster.reasons == ["commands for slots that no node owns"]
 
 
 def test_commands_without_keys_go_to_all_masters_in_turn() -> None:
