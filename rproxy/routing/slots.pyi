@@ -1,10 +1,13 @@
-from typing import Final
+from typing import Final, Self
 
 from rproxy.routing.specs import CommandTable
 
 NO_KEYS: Final = -1
 CROSS_SLOT: Final = -2
 BAD_KEYS: Final = -3
+
+class Arguments:
+    def __new__(cls, argv: list[bytes]) -> Self: ...
 
 def slot_of(key: bytes) -> int: ...
 def request_slot(table: CommandTable, argv: list[bytes]) -> int: ...
