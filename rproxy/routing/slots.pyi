@@ -1,4 +1,4 @@
-from typing import Final, Self
+from typing import Final, Self, final
 
 from rproxy.routing.specs import CommandTable
 
@@ -6,6 +6,7 @@ NO_KEYS: Final = -1
 CROSS_SLOT: Final = -2
 BAD_KEYS: Final = -3
 
+@final
 class Arguments:
     def __new__(cls, argv: list[bytes]) -> Self: ...
 
