@@ -56,4 +56,5 @@ cdef class Session(Owner):
     cdef int _put(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1
     cdef int _advance(self) except -1
     cdef int _ease(self) except -1
+    cdef int _too_slow(self) except -1
     cdef bint _is_full(self) noexcept

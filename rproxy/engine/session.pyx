@@ -177,9 +177,9 @@ cdef class Session(Owner):
             return self._too_slow()
         return 0
 
-    def _too_slow(self):
+    cdef int _too_slow(self) except -1:
         """The client does not read its replies, or asks for more than it may hold."""
-        self.close("output limit")
+        return self.stream._fail("output limit")
 
     cdef int _put(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1:
         if not request.flags & MUTED:

@@ -126,6 +126,7 @@ cdef class FrameReader:
     cdef int _number(self, long long *value) except -2
     cdef int _head(self) except -2
     cdef int _argument(self) except -2
+    cdef int _bulk_end(self) noexcept
     cdef int _note_span(self, Py_ssize_t start, Py_ssize_t size) except -1
     cdef int _inline(self) except -2
     cdef int _split_inline(self, const char *line, Py_ssize_t size) except -2

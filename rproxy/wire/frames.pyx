@@ -23,7 +23,6 @@ from rproxy.errors import ProtocolBroken
 from rproxy.wire.inline import split_words
 
 DEF_LIMITS = (1 << 31) - 1, 512 << 20, 1 << 30
-
 cdef enum:
     # what `scan` points at
     START = 0              # the first byte of a frame
@@ -395,14 +394,24 @@ cdef class FrameReader:
                 return self._break("request too big")
             self._note_span(self.scan - self.begin, size)
             self.state = BODY
-        if self.end - self.scan < self.bulk + 2:
-            return MORE
-        self.scan += self.bulk
-        if self.data[self.scan] != c'\r' or self.data[self.scan + 1] != c'\n':
+        outcome = self._bulk_end()
+        if outcome == BROKEN:
             return self._break("bulk string is not followed by CRLF")
-        self.scan += 2
+        if outcome == MORE:
+            return MORE
         self.missing -= 1
         self.state = ARGUMENT
+        return FRAME
+
+    cdef int _bulk_end(self) noexcept:
+        """Move `scan` behind the bulk under way and its CRLF, where all of it is there."""
+        cdef Py_ssize_t left = self.end - self.scan - self.bulk
+        cdef const char *behind = self.data + self.scan + self.bulk
+        if left > 0 and behind[0] != c'\r' or left > 1 and behind[1] != c'\n':
+            return BROKEN
+        if left < 2:
+            return MORE
+        self.scan += self.bulk + 2
         return FRAME
 
     cdef int _note_span(self, Py_ssize_t start, Py_ssize_t size) except -1:
@@ -517,6 +526,8 @@ cdef class FrameReader:
     cdef int _bulk_head(self, char kind) except -2:
         cdef long long size
         cdef int outcome
+        if kind == c';' and (not self.streams or self.streamed_kind[self.streams - 1] != c';'):
+            return self._break("a chunk outside a streamed string")
         if self._is_streamed():
             return self._open_stream(kind)
         outcome = self._number(&size)
@@ -525,8 +536,6 @@ cdef class FrameReader:
         if outcome == BROKEN or size < -1 or (size == -1 and kind != c'$') or size > self.max_frame:
             return self._break("invalid bulk length in a reply")
         if kind == c';':
-            if not self.streams or self.streamed_kind[self.streams - 1] != c';':
-                return self._break("a chunk outside a streamed string")
             if size == 0:
                 self.streams -= 1
                 self.missing = self.streamed[self.streams]
@@ -589,14 +598,12 @@ cdef class FrameReader:
         return FRAME
 
     cdef int _body(self) except -2:
-        if self.end - self.scan < self.bulk + 2:
-            return MORE
-        self.scan += self.bulk
-        if self.data[self.scan] != c'\r' or self.data[self.scan + 1] != c'\n':
+        cdef int outcome = self._bulk_end()
+        if outcome == BROKEN:
             return self._break("bulk string in a reply is not followed by CRLF")
-        self.scan += 2
-        self.state = ELEMENT
-        return FRAME
+        if outcome == FRAME:
+            self.state = ELEMENT
+        return outcome
 
     cdef int _line(self) except -2:
         """A simple line up to its CRLF; `bulk` counts its bytes over several reads."""
@@ -648,6 +655,13 @@ cdef class FrameReader:
         if outcome == BROKEN:
             raise ProtocolBroken(self.trouble)
         return NEED_MORE if outcome == MORE else PyBytes_FromStringAndSize(self.frame, self.size)
+
+    def pass_over(self, bint replies):
+        """Find all whole requests, or replies, and make nothing of them; how many they were."""
+        cdef Py_ssize_t count = 0
+        while (self.next_reply() if replies else self.next_request()) == FRAME:
+            count += 1
+        return count
 
     def frame_bytes(self):
         """The bytes of the frame found last, as they would be sent on."""

@@ -271,6 +271,15 @@ def test_random_cuts() -> None:
     assert taken == sent
 
 
+def test_frames_are_counted() -> None:
+    found = reader()
+    found.feed(pack([b"GET", b"a"]) * 3 + b"PING\r\n*1\r\n")
+    assert found.pass_over(False) == 4
+    found = reader()
+    found.feed(b"+OK\r\n$1\r\na\r\n:1")
+    assert found.pass_over(True) == 2
+
+
 def test_request_keeps_its_frame() -> None:
     for words in ([b"GET", b"a"], [b"SET", b"k", b"v" * 5000]):
         request = Request(pack(words))
