@@ -58,7 +58,7 @@ Medians = dict[str, Sample]
 @click.option("--seconds", default=1.5, show_default=True, help="How long one run lasts.")
 @click.option("--quick", is_flag=True, help="One round of short runs, to see that it works.")
 @click.option("--cases", help=f"Only these: {','.join(case.name for case in CASES)}.")
-@click.option("--targets", help=f"Only these: {','.join(STARTERS)} and peers.")
+@click.option("--targets", help=f"Only these: {','.join(STARTERS)}; peers always.")
 @click.option("--peer", "peers", multiple=True, help="NAME=HOST:PORT:PID; repeatable.")
 @click.option("--cluster", metavar="HOST:PORT", help="Use the cluster with this node.")
 @click.option("--threads", default=1, show_default=True, help="Threads of redis-benchmark.")
