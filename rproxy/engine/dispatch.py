@@ -1,10 +1,10 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
-A request climbs down the rungs until one takes it: unknown? -> locked out? -> malformed? ->
-answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? -> split or
-broadcast? -> one slot. Each rung is a function that answers whether it took the request. What a
-command is comes from the command table (rproxy/routing), never from its name; names stand only in
-tables, next to what is done for them.
+A request climbs down the rungs until one takes it: an attack? -> unknown? -> locked out? ->
+malformed? -> answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? ->
+split or broadcast? -> one slot. Each rung is a function that answers whether it took the request.
+What a command is comes from the command table (rproxy/routing), never from its name; names stand
+only in tables, next to what is done for them.
 
 A rung for commands that rproxy does not serve answers an error that says so: never a wrong
 answer, never a stuck connection.
@@ -53,18 +53,23 @@ def root(spec: CommandSpec) -> str:
     return spec.name.partition("|")[0]
 
 
+def _attack(engine: Engine, session: Session, request: Request) -> bool:
+    """HTTP; some servers have its words in their command tables, so being known means nothing."""
+    if request.argv()[0].lower() not in ATTACKS:
+        return False
+    engine.probe.client_broke_protocol(session.client.address, "an HTTP request")
+    session.end()
+    return True
+
+
 def _unknown(engine: Engine, session: Session, request: Request) -> bool:
-    """Not in the table: closed on (HTTP), locked out, or looked up at the servers."""
+    """Not in the table: locked out, or looked up at the servers."""
     if request.spec is not None:
         return False
-    name = request.argv()[0].lower()
-    if name in ATTACKS:
-        engine.probe.client_broke_protocol(session.client.address, "an HTTP request")
-        session.end()
-    elif not session.client.authenticated:
+    if not session.client.authenticated:
         session.answer(errors.AUTH_NEEDED, request)
     else:
-        engine.look_up(session, request, name)
+        engine.look_up(session, request, request.argv()[0].lower())
     return True
 
 
@@ -171,6 +176,7 @@ def _not_served(session: Session, request: Request, why: str) -> bool:
 
 
 LADDER: tuple[Rung, ...] = (
+    _attack,
     _unknown,
     _locked_out,
     _malformed,
