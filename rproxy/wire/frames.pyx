@@ -46,8 +46,6 @@ cdef long long MISSING_LIMIT = 1LL << 48
 class _NeedMore:
     """The answer of `request()` and `reply()` while a frame is incomplete."""
 
-    __slots__ = ()
-
     def __repr__(self):
         return "NEED_MORE"
 

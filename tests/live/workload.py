@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import redis
 
+from rproxy.demo_servers import wait_until
 from rproxy.routing.slots import slot_of
 from tests.live.proxies import Proxy
 
@@ -45,6 +46,11 @@ class Workload:
     def done(self) -> int:
         """Replies checked so far."""
         return sum(client.done for client in self.clients)
+
+    def go_on(self, replies: int) -> None:
+        """Return when so many more replies were checked."""
+        wanted = self.done + replies
+        wait_until(lambda: self.done >= wanted, 30.0, f"{replies} more replies")
 
     @property
     def slots(self) -> list[int]:
