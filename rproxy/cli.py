@@ -25,6 +25,7 @@ from rproxy.demo_run import DemoPlan, run_demo
 from rproxy.demo_servers import call
 from rproxy.errors import RproxyError
 from rproxy.routing.slots import slot_of
+from rproxy.upstream import tls
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 HEX_ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})")
@@ -132,6 +133,7 @@ def check(ctx: click.Context, config: Path) -> None:
         click.echo(f"{config}: {fault}", err=True)
     if faults:
         ctx.exit(1)
+    tls.context(configuration.load(config).upstream.tls)
     click.echo("ok")
 
 

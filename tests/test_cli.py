@@ -73,6 +73,16 @@ def test_check_says_what_is_wrong_and_where(tmp_path: Path) -> None:
     assert second.startswith(f"{bad}: line 5: clients.no_such: ")
 
 
+def test_check_opens_the_files_that_the_file_names(tmp_path: Path) -> None:
+    config = tmp_path / "tls.toml"
+    config.write_text(
+        f'seeds = ["a:1"]\n[upstream.tls]\nenabled = true\nca_file = "{tmp_path}/none.pem"\n'
+    )
+    result = run("check", str(config))
+    assert result.exit_code == 1
+    assert "upstream.tls.ca_file: no such file" in result.stderr
+
+
 def test_check_needs_an_existing_file() -> None:
     result = run("check", "/nonexistent.toml")
     assert result.exit_code == 2

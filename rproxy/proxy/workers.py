@@ -25,6 +25,7 @@ from rproxy.config import Config
 from rproxy.observability.logs import LogProbe, set_up
 from rproxy.proxy.listen import addresses, close_all, open_listeners, remove_files
 from rproxy.proxy.server import Server
+from rproxy.upstream import tls
 
 log = logging.getLogger("rproxy")
 
@@ -38,6 +39,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 def run(config: Config) -> int:
     """Serve until told to stop; the process's exit code."""
     logger = set_up(config.log.level)
+    tls.context(config.upstream.tls)  # files that cannot be used are found out before any fork
     allow_files(config.clients.max_clients + FILES_KEPT)
     shares = open_listeners(config)
     probe = LogProbe(logger)
