@@ -10,7 +10,8 @@ every bulk; only inline commands may end in a bare line feed. Error texts are Re
 "ERR Protocol error: ", where Redis refuses too. An empty array, a null array and a line without a
 word are consumed as a request of no arguments, which nobody answers.
 
-Replies are judged by their framing: what stands in a line is not looked at.
+Replies are judged by their framing: what stands in a line is not looked at, and what is said about
+a broken one is the oracle's own wording.
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@
 
 Keys are found as ranges of argument indexes, never as lists: no rule yields more than a few ranges,
 so nothing is allocated, however many keys there are. Each KeyRule of specs.pxd has a finder; what
-its finder reads is what the server itself reads (db.c), so that both see the same keys, also in odd
-requests: options are read from left to right, of two STOREs the last one counts, and a group that is
-called STREAMS is a group.
+its finder reads is what the server itself reads (db.c), so that both see the same keys, also in
+odd requests: options are read from left to right, of two STOREs the last one counts, and a group
+that is called STREAMS is a group.
 
 Rules. Indexes are checked here: a finder may be given any request that fits or misfits the arity.
-Keys that cannot be found are BAD_KEYS, and the request may go to any node: the server has the right
-error for it, or names the node that it belongs to. The CRC reads four bytes a step, with tables that
-follow from crcmod's.
+Keys that cannot be found are BAD_KEYS, and the request may go to any node: the server has the
+right error for it, or names the node that it belongs to. The CRC reads four bytes a step, with
+tables that follow from crcmod's.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -65,7 +65,7 @@ cdef unsigned short _crc16(const unsigned char *p, Py_ssize_t size) noexcept nog
 
 
 cdef int key_slot(const char *key, Py_ssize_t size) noexcept nogil:
-    """The slot of a key, or of its hash tag: what stands between the first { and the first } after it."""
+    """The slot of a key or its hash tag: what is between the first { and the first } behind it."""
     cdef const char *end = key + size
     cdef const char *left = <const char *>memchr(key, c'{', size)
     cdef const char *right
@@ -79,7 +79,8 @@ cdef int key_slot(const char *key, Py_ssize_t size) noexcept nogil:
 
 # --- Request -> slot ---
 
-cdef int assign_slot(CommandSpec spec, const char *frame, const Span *spans, Py_ssize_t argc) except? -9:
+cdef int assign_slot(
+        CommandSpec spec, const char *frame, const Span *spans, Py_ssize_t argc) except? -9:
     """The slot of all keys of the request: 0..16383, or NO_KEYS, CROSS_SLOT, BAD_KEYS."""
     cdef KeyRange[RANGES_LIMIT] found
     cdef int count, i, slot = NO_KEYS
@@ -111,7 +112,8 @@ cdef int _range_slot(const char *frame, const Span *spans, KeyRange *keys, int s
 # --- Where the keys are ---
 
 ctypedef int (*Finder)(
-    CommandSpec spec, const char *frame, const Span *spans, Py_ssize_t argc, KeyRange *found) noexcept
+    CommandSpec spec, const char *frame, const Span *spans, Py_ssize_t argc,
+    KeyRange *found) noexcept
 
 cdef Finder[8] FINDERS
 FINDERS[<int>RANGE] = _find_range
@@ -127,14 +129,15 @@ FINDERS[<int>HIDDEN] = _find_hidden
 cdef int find_keys(
         CommandSpec spec, const char *frame, const Span *spans, Py_ssize_t argc,
         KeyRange *found) noexcept:
-    """Write the ranges of the request's keys to found[RANGES_LIMIT]; how many there are, or BAD_KEYS.
+    """Write the ranges of the request's keys to found[RANGES_LIMIT]; their number, or BAD_KEYS.
 
     Every index of a range is one of the request's arguments.
     """
     return FINDERS[spec.rule](spec, frame, spans, argc, found)
 
 
-cdef int _note(KeyRange *found, int count, Py_ssize_t first, Py_ssize_t last, Py_ssize_t step) noexcept:
+cdef int _note(
+        KeyRange *found, int count, Py_ssize_t first, Py_ssize_t last, Py_ssize_t step) noexcept:
     """Add a range behind `count` others; the new count."""
     found[count].first, found[count].last, found[count].step = first, last, step
     return count + 1
@@ -246,7 +249,7 @@ cdef Py_ssize_t _count(const char *text, Py_ssize_t size) noexcept:
 cdef struct Option:
     const char *word       # lower case; NULL ends a list
     Py_ssize_t size        # bytes of it
-    int skip               # arguments that belong to it, so that they are no options; or one of Mark
+    int skip               # arguments that belong to it and are no options; or one of Mark
 
 
 cdef enum Mark:

@@ -30,7 +30,7 @@ cdef enum:
 
 cdef struct Place:
     # One key specification, compiled. Where the search begins:
-    const char *keyword    # lower case, found by search from `start`; NULL: the search begins at `start`
+    const char *keyword    # lower case, searched for from `start`; NULL: `start` is the place
     Py_ssize_t keyword_size
     int start              # an argument's index; for a keyword negative: backwards from the end
     # How the keys are found from there:
@@ -89,7 +89,8 @@ cdef inline unsigned char lower(char byte) noexcept nogil:
     return code | 32 if 65 <= code <= 90 else code
 
 
-cdef inline bint is_word(const char *text, Py_ssize_t size, const char *word, Py_ssize_t word_size) noexcept nogil:
+cdef inline bint is_word(
+        const char *text, Py_ssize_t size, const char *word, Py_ssize_t word_size) noexcept nogil:
     """Whether text, in any case, is the lower-case word."""
     cdef Py_ssize_t i
     if size != word_size:

@@ -42,7 +42,7 @@ cdef class CommandSpec:
         self._flags()
 
     cdef int _compile(self, tuple key_spec) except -1:
-        """Add a key specification (rows.KeySpec) to `places`; those that say nothing are left out."""
+        """Add a key specification (rows.KeySpec) to `places`; one that says nothing is left out."""
         cdef Place *place = &self.places[self.place_count]
         cdef bytes keyword
         begin, find, _ = key_spec
@@ -54,7 +54,8 @@ cdef class CommandSpec:
         if begin[0] == "keyword":
             keyword = begin[1].lower().encode()
             self._keywords.append(keyword)
-            place.keyword, place.keyword_size = PyBytes_AS_STRING(keyword), PyBytes_GET_SIZE(keyword)
+            place.keyword = PyBytes_AS_STRING(keyword)
+            place.keyword_size = PyBytes_GET_SIZE(keyword)
         place.counted = find[0] == "keynum"
         if place.counted:
             _, place.count_at, place.first_key, place.step = find
@@ -106,7 +107,9 @@ cdef class CommandSpec:
         )
 
     def __repr__(self):
-        keys = f"{self.first}..{self.last}/{self.step}" if self.rule == RANGE else f"rule {self.rule}"
+        keys = f"rule {self.rule}"
+        if self.rule == RANGE:
+            keys = f"{self.first}..{self.last}/{self.step}"
         return f"<CommandSpec {self.name} arity {self.arity}, keys {keys}, flags {self.flags}>"
 
 
@@ -154,7 +157,7 @@ cdef class CommandTable:
         return None
 
     cdef CommandSpec find_frame(self, const char *frame, const Span *spans, Py_ssize_t argc):
-        """The spec of a request: the subcommand's where it is known, else the container's; or None."""
+        """The spec of a request, the subcommand's where it is known; None for unknown names."""
         cdef CommandSpec spec, sub
         if argc < 1:
             return None
@@ -165,7 +168,7 @@ cdef class CommandTable:
         return spec if sub is None else sub
 
     def lookup(self, bytes name not None, bytes sub=None):
-        """The spec of a name in any case, or None; as in a request, an unknown sub is its container."""
+        """The spec of a name in any case, or None; an unknown sub finds its container."""
         cdef CommandSpec spec = self.find(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
         cdef CommandSpec found = None
         if sub is not None and spec is not None and spec._subcommands is not None:

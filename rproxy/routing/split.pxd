@@ -25,7 +25,8 @@ cdef class Plan:
     cdef int *counts                   # keys of each piece
 
     cpdef bytes merge(self, list replies)
-    cdef int _cut(self, const char *frame, const Span *spans, Py_ssize_t argc, bint every_key) except -1
+    cdef int _cut(
+        self, const char *frame, const Span *spans, Py_ssize_t argc, bint every_key) except -1
     cdef int _build(
         self, const char *frame, const Span *spans, Piece *pieces, Py_ssize_t count) except -1
     cdef bytes _merge_arrays(self, list replies)
@@ -36,4 +37,5 @@ cdef class Plan:
     cdef bytes _misshapen(self)
 
 
-cdef Plan cut(CommandSpec spec, const char *frame, const Span *spans, Py_ssize_t argc, bint every_key)
+cdef Plan cut(
+    CommandSpec spec, const char *frame, const Span *spans, Py_ssize_t argc, bint every_key)

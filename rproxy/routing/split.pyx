@@ -6,9 +6,10 @@ in the order in which their slots appear. Arguments are copied with their RESP h
 in the validated frame, so a key and its value are one copy. Everything is linear in the number of
 keys: one pass counts, the next one writes into frames of the exact size.
 
-Merging follows the command's response policy. Nothing but a correct whole may leave: a piece's error
-is the answer to the whole, a reply of the wrong shape or with the wrong number of elements becomes an
-error that says so. Elements of arrays are copied as they are, only their ends are looked for.
+Merging follows the command's response policy. Nothing but a correct whole may leave: a piece's
+error is the answer to the whole, a reply of the wrong shape or with the wrong number of elements
+becomes an error that says so. Elements of arrays are copied as they are, only their ends are
+looked for.
 MSET is the one command that can fail in part: its error tells how many of the keys were written.
 """
 cimport cython
@@ -112,7 +113,7 @@ cdef class Plan:
             free(parts)
 
     cdef Py_ssize_t _open_arrays(self, list replies, Part *parts) except -2:
-        """Point `parts` behind the heads of the replies; bytes of all elements, -1 for a wrong head."""
+        """Point `parts` behind the replies' heads; bytes of all elements, -1 for a wrong head."""
         cdef Py_ssize_t i, size = 0
         cdef long long count
         for i in range(len(replies)):
