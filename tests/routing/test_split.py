@@ -208,6 +208,7 @@ MISSHAPEN_ARRAYS = [
     b"*1\r\n!3\r\nERR\r\n",
     b"*1\r\n*2\r\n:1\r\n",
     b"*1\r\n$1\r\nx\r\n:1\r\n",
+    b"*2\r\n$1\r\nx\r\n",
     b"~1\r\n$1\r\nx\r\n",
     b"|1\r\n+a\r\n+b\r\n*1\r\n$1\r\nx\r\n",
     b"+OK\r\n",
