@@ -136,6 +136,8 @@ class Parent:
         self.stopping = True
         for pid in self.children:
             os.kill(pid, signal.SIGTERM)
+        # While the workers drain, whoever connects is to be refused, not to wait in vain.
+        close_all(self.shares)
 
     def _fork(self, index: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
