@@ -135,13 +135,13 @@ cdef class FrameReader:
     cdef int _bulk_head(self, char kind) except -2
     cdef bint _is_streamed(self) noexcept
     cdef int _open_stream(self, char kind) except -2
+    cdef int _streamed_item(self) except -2
     cdef int _close_stream(self) except -2
     cdef int _body(self) except -2
     cdef int _line(self) except -2
 
 
 cdef int fifo_grow(Fifo *fifo) except -1
-cdef void fifo_release(Fifo *fifo) noexcept
 cdef void fifo_free(Fifo *fifo) noexcept
 
 
@@ -164,7 +164,7 @@ cdef inline object fifo_pop(Fifo *fifo):
     fifo.head = (fifo.head + 1) & (fifo.room - 1)
     fifo.count -= 1
     if fifo.count == 0 and fifo.room > 1024:
-        fifo_release(fifo)
+        fifo_free(fifo)
     Py_DECREF(item)
     return item
 

@@ -1,9 +1,10 @@
 from typing import Any, Final, Self, final
 
+from rproxy.wire.inline import pack as pack
+
 class _NeedMore: ...
 
 NEED_MORE: Final[_NeedMore]
-DEF_LIMITS: Final[tuple[int, int, int]]
 
 @final
 class Blob:
@@ -49,5 +50,3 @@ class FrameReader:
     def held(self) -> int: ...
     def lock(self, locked: bool) -> None: ...
     def forget(self) -> None: ...
-
-def pack(words: list[bytes]) -> bytes: ...

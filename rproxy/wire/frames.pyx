@@ -20,9 +20,8 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcpy, memmove
 
 from rproxy.errors import ProtocolBroken
-from rproxy.wire.inline import split_words
+from rproxy.wire.inline import pack, split_words
 
-DEF_LIMITS = (1 << 31) - 1, 512 << 20, 1 << 30
 cdef enum:
     # what `scan` points at
     START = 0              # the first byte of a frame
@@ -39,7 +38,6 @@ cdef enum:
     STREAMS_LIMIT = 16     # streamed items open at once
     SHARE_LEAST = 32768    # bytes from which a frame is shared instead of copied
     GROWTH_STEP = 65536    # least growth of the reader's own memory
-
 cdef long long MISSING_LIMIT = 1LL << 48
 
 
@@ -68,17 +66,12 @@ cdef int fifo_grow(Fifo *fifo) except -1:
     return 0
 
 
-cdef void fifo_release(Fifo *fifo) noexcept:
-    """Give the memory of an empty ring back."""
-    free(fifo.items)
-    fifo.items, fifo.room, fifo.head = NULL, 0, 0
-
-
 cdef void fifo_free(Fifo *fifo) noexcept:
-    """Let go of all entries and the ring."""
+    """Let go of all entries, and give the ring's memory back."""
     while fifo.count:
         fifo_pop(fifo)
-    fifo_release(fifo)
+    free(fifo.items)
+    fifo.items, fifo.room, fifo.head = NULL, 0, 0
 
 
 # --- Memory ---
@@ -194,8 +187,7 @@ cdef Py_ssize_t _digits(const char *data, Py_ssize_t *at) noexcept:
 @cython.final
 cdef class FrameReader:
 
-    def __cinit__(self, Scratch scratch not None, max_args=DEF_LIMITS[0], max_bulk=DEF_LIMITS[1],
-                  max_frame=DEF_LIMITS[2]):
+    def __cinit__(self, Scratch scratch not None, max_args=(1 << 31) - 1, max_bulk=512 << 20, max_frame=1 << 30):
         self.scratch = scratch
         self.max_args, self.max_bulk, self.max_frame = max_args, max_bulk, max_frame
 
@@ -393,10 +385,10 @@ cdef class FrameReader:
             self._note_span(self.scan - self.begin, size)
             self.state = BODY
         outcome = self._bulk_end()
-        if outcome == BROKEN:
-            return self._break("bulk string is not followed by CRLF")
         if outcome == MORE:
             return MORE
+        if outcome == BROKEN:
+            return self._break("bulk string is not followed by CRLF")
         self.missing -= 1
         self.state = ARGUMENT
         return FRAME
@@ -486,10 +478,12 @@ cdef class FrameReader:
                 outcome = self._body()
             elif self.state == LINE:
                 outcome = self._line()
-            elif self.missing == 0:
-                break
-            else:
+            elif self.missing > 0:
                 outcome = self._element()
+            elif self.streams:
+                outcome = self._streamed_item()
+            else:
+                break
             if outcome != FRAME:
                 return outcome
         self.frame = self.data + self.begin
@@ -504,14 +498,10 @@ cdef class FrameReader:
         if self.scan >= self.end:
             return MORE
         kind = self.data[self.scan]
-        if self.streams and self.streamed_kind[self.streams - 1] == c';' and kind != c';':
-            return self._break("a streamed string has something else in it")
-        if kind == c'$' or kind == c'=' or kind == c'!' or kind == c';':
+        if kind == c'$' or kind == c'=' or kind == c'!':
             return self._bulk_head(kind)
         if kind == c'*' or kind == c'~' or kind == c'%' or kind == c'>' or kind == c'|':
             return self._aggregate(kind)
-        if kind == c'.':
-            return self._close_stream()
         if kind == c'+' or kind == c'-' or kind == c':' or kind == c'_' or kind == c'#' \
                 or kind == c',' or kind == c'(':
             self.missing -= 1
@@ -524,8 +514,6 @@ cdef class FrameReader:
     cdef int _bulk_head(self, char kind) except -2:
         cdef long long size
         cdef int outcome
-        if kind == c';' and (not self.streams or self.streamed_kind[self.streams - 1] != c';'):
-            return self._break("a chunk outside a streamed string")
         if self._is_streamed():
             return self._open_stream(kind)
         outcome = self._number(&size)
@@ -579,17 +567,36 @@ cdef class FrameReader:
         self.streamed[self.streams] = self.missing - (kind != c'|')
         self.streamed_kind[self.streams] = c';' if kind == c'$' else c'.'
         self.streams += 1
-        self.missing = MISSING_LIMIT
+        self.missing = 0
         self.scan += 4
         return FRAME
 
-    cdef int _close_stream(self) except -2:
-        if not self.streams or self.streamed_kind[self.streams - 1] != c'.':
-            return self._break("an end mark outside a streamed aggregate")
-        if self.end - self.scan < 3:
+    cdef int _streamed_item(self) except -2:
+        """The next item of the streamed one that is open, or its end."""
+        cdef char kind
+        cdef int outcome
+        if self.scan >= self.end:
             return MORE
-        if self.data[self.scan + 1] != c'\r' or self.data[self.scan + 2] != c'\n':
+        kind = self.data[self.scan]
+        if self.streamed_kind[self.streams - 1] == c';':
+            if kind != c';':
+                return self._break("a streamed string has something else in it")
+            return self._bulk_head(kind)
+        if kind == c'.':
+            return self._close_stream()
+        self.missing = 1
+        outcome = self._element()
+        if outcome == MORE:
+            self.missing = 0
+        return outcome
+
+    cdef int _close_stream(self) except -2:
+        cdef Py_ssize_t left = self.end - self.scan
+        cdef const char *mark = self.data + self.scan
+        if left > 1 and mark[1] != c'\r' or left > 2 and mark[2] != c'\n':
             return self._break("an end mark is not followed by CRLF")
+        if left < 3:
+            return MORE
         self.streams -= 1
         self.missing = self.streamed[self.streams]
         self.scan += 3
@@ -662,7 +669,7 @@ cdef class FrameReader:
         return count
 
     def frame_bytes(self):
-        """The bytes of the frame found last, as they would be sent on."""
+        """The frame found last, as it would be sent on."""
         return PyBytes_FromStringAndSize(self.frame, self.size)
 
     def lock(self, bint locked):
@@ -676,13 +683,6 @@ cdef class FrameReader:
     def held(self):
         """Bytes of memory of its own that the reader holds."""
         return self.own.room if self.own is not None else 0
-
-
-def pack(words):
-    """Arguments (bytes) -> one request frame."""
-    parts = [b"*%d\r\n" % len(words)]
-    parts += [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
-    return b"".join(parts)
 
 
 cdef Py_ssize_t measure(const char *data, Py_ssize_t size) except -2:

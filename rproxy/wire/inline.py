@@ -15,6 +15,13 @@ _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 _HEX = re.compile(rb"x([0-9a-fA-F]{2})")
 
 
+def pack(words: list[bytes]) -> bytes:
+    """Arguments -> one request frame, the array that an inline command stands for."""
+    parts = [b"*%d\r\n" % len(words)]
+    parts += [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
+    return b"".join(parts)
+
+
 def split_words(line: bytes) -> list[bytes] | None:
     """The words of a line without its end, or None for unbalanced quotes.
 

@@ -212,6 +212,7 @@ BROKEN_REPLIES = {
     "line feed in a line": b"+a\nb\r\n",
     "carriage return in a line": b"+a\rb\r\n",
     "end mark without a stream": b".\r\n",
+    "end mark inside a counted array": b"*?\r\n*1\r\n.\r\n",
     "chunk without a stream": b";1\r\na\r\n",
     "other things in a streamed string": b"$?\r\n:1\r\n",
     "streams without end": b"*?\r\n" * 20,
