@@ -167,6 +167,7 @@ NOT_A_VERSION = reply("ERR Protocol version is not an integer or out of range")
 UNSUPPORTED_VERSION = reply("NOPROTO unsupported protocol version")
 BAD_CLIENT_NAME = reply("ERR Client names cannot contain spaces, newlines or special characters.")
 SYNTAX_ERROR = reply("ERR syntax error")
+NOT_AN_INTEGER = reply("ERR value is not an integer or out of range")
 
 
 def uncovered_reply() -> bytes:

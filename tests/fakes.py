@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from rproxy.config import Address, Config
+import hiredis
+
+from rproxy.config import Address, Clients, Config
+from rproxy.engine.client import Client
+from rproxy.engine.engine import Engine
+from rproxy.engine.session import Session
 from rproxy.probe import Probe
+from rproxy.proxy.connection import ClientStream
 from rproxy.topology.slotmap import Node, Shard, SlotMap, address_of_redirect
 from rproxy.transport.stream import Tick
 from rproxy.upstream.lane import Lane
 from rproxy.upstream.link import Link
 from rproxy.upstream.recovery import Verdict
-from rproxy.upstream.sink import call
+from rproxy.upstream.sink import LinkTable, call
 from rproxy.wire.frames import FrameReader, Request, Scratch, pack
 
 NODES = (Address("node-a", 1), Address("node-b", 2), Address("node-c", 3))
@@ -87,32 +93,40 @@ class FakeCluster:
         self.tick = Tick(self.loop)
         self.reasons: list[str] = []
         self.slotmap = even_map()
-        self.lane = Lane(self, self.tick, 2)  # type: ignore[arg-type]
-        self.lane.apply(range(16384))
-        for address in NODES:
-            self.connect(address)
+        self.lanes = {
+            version: Lane(self, self.tick, version)  # type: ignore[arg-type]
+            for version in (2, 3)
+        }
+        self.lane = self.lanes[2]
+        self.known: dict[bytes, Any] = {}
+        self.asked: list[tuple[Any, ...]] = []
+        for lane in self.lanes.values():
+            lane.apply(range(16384))
+            for address in NODES:
+                self.connect(address, lane.protocol)
 
-    def connect(self, address: Address) -> Link:
+    def connect(self, address: Address, protocol: int = 2) -> Link:
         """Have the node's link up."""
-        pool = self.lane.pool(address)
-        pool.link = Link(self.tick, self.lane, pool)
+        lane = self.lanes[protocol]
+        pool = lane.pool(address)
+        pool.link = Link(self.tick, lane, pool)
         pool.link.open()
-        self.lane.opened(pool)
+        lane.opened(pool)
         return pool.link
 
-    def link(self, index: int) -> Link:
+    def link(self, index: int, protocol: int = 2) -> Link:
         """The link to the node number `index`."""
-        link = self.lane.pool(NODES[index]).link
+        link = self.lanes[protocol].pool(NODES[index]).link
         assert link is not None
         return link
 
-    def sent(self, index: int) -> list[list[bytes]]:
+    def sent(self, index: int, protocol: int = 2) -> list[list[bytes]]:
         """The requests written to that node since the last look."""
-        return unpack(self.link(index).stream.take())
+        return unpack(self.link(index, protocol).stream.take())
 
-    def answer(self, index: int, reply: bytes) -> None:
+    def answer(self, index: int, reply: bytes, protocol: int = 2) -> None:
         """Have that node send bytes."""
-        self.link(index).stream.feed(reply)
+        self.link(index, protocol).stream.feed(reply)
 
     # -- what a Lane wants of a Cluster --
 
@@ -129,7 +143,29 @@ class FakeCluster:
         """A new slot map."""
         changed = self.slotmap.diff(slotmap)
         self.slotmap = slotmap
-        self.lane.apply(changed)
+        for lane in self.lanes.values():
+            lane.apply(changed)
+
+    # -- what an Engine wants of it --
+
+    def table(self, protocol: int) -> LinkTable:
+        return self.lanes[protocol].table
+
+    def send_anywhere(self, protocol: int, request: Request) -> None:
+        self.lanes[protocol].send_anywhere(request)
+
+    async def ask(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """What `known` says of each command's last word; an exception there is raised."""
+        self.asked += commands
+        answers = [self.known.get(_raw(command[-1])) for command in commands]
+        for answer in answers:
+            if isinstance(answer, Exception) and not isinstance(answer, hiredis.ReplyError):
+                raise answer
+        return [[None] if answer is None else answer for answer in answers]
+
+
+def _raw(word: str | bytes) -> bytes:
+    return word.encode() if isinstance(word, str) else word
 
 
 def even_map(owners: tuple[Address, ...] = NODES) -> SlotMap:
@@ -160,3 +196,106 @@ def unpack(wire: bytes) -> list[list[bytes]]:
     while isinstance(words := reader.request(), list):
         found.append(words)
     return found
+
+
+class FakeProxy:
+    """Clients without sockets, in front of a FakeCluster."""
+
+    def __init__(self, clients: Clients | None = None, **options: Any) -> None:
+        self.cluster = FakeCluster(clients=clients or Clients(), **options)
+        self.engine = Engine(
+            self.cluster.config,
+            self.cluster,  # type: ignore[arg-type]
+            self.cluster.tick,
+            self.cluster.probe,
+        )
+
+    def client(self) -> FakeClient:
+        """Another client connects."""
+        return FakeClient(self)
+
+    def run(self) -> None:
+        """Let the loop call what it was asked to call soon."""
+        self.cluster.loop.run()
+
+
+class FakeClient:
+    """One client's connection; `say` is what it sends, `hear` what it would receive."""
+
+    def __init__(self, proxy: FakeProxy) -> None:
+        engine = proxy.engine
+        locked = bool(engine.password)
+        number = len(engine.clients) + 1
+        self.proxy = proxy
+        self.identity = Client(
+            number, f"127.0.0.1:{number}", "127.0.0.1:6379", number, not locked, engine.probe
+        )
+        self.stream = ClientStream(proxy.cluster.tick, engine.shared, self.identity, locked)
+        self.session: Session = self.stream.session
+        self.identity.session = self.session
+        self.session.on_lost = self._lost
+        self.reasons: list[str] = []
+        engine.clients.add(self.identity)
+
+    def _lost(self, session: Session, reason: str) -> None:
+        self.reasons.append(reason)
+        self.proxy.engine.clients.discard(self.identity)
+        self.identity.session = None
+
+    def say(self, *words: bytes) -> None:
+        """Send one command."""
+        self.send(pack(list(words)))
+
+    def send(self, wire: bytes) -> None:
+        """Send bytes."""
+        self.stream.feed(wire)
+        self.proxy.run()
+
+    def hear(self) -> bytes:
+        """The replies since the last look."""
+        self.proxy.run()
+        heard = self.stream.take()
+        self.proxy.run()
+        return heard
+
+    def ask(self, *words: bytes) -> bytes:
+        """A command's reply, which rproxy itself gives."""
+        self.say(*words)
+        return self.hear()
+
+
+def node_reply(words: list[bytes]) -> bytes:
+    """What the nodes of these tests answer: a reply that tells the command from any other."""
+    name, *args = words
+    return NODE_REPLIES[name.upper()](args)
+
+
+def bulk(value: bytes) -> bytes:
+    """A bulk string."""
+    return b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def array(values: list[bytes]) -> bytes:
+    """An array of bulk strings."""
+    return b"*%d\r\n" % len(values) + b"".join(map(bulk, values))
+
+
+NODE_REPLIES: dict[bytes, Callable[[list[bytes]], bytes]] = {
+    b"ASKING": lambda args: b"+OK\r\n",
+    b"PING": lambda args: b"+PONG\r\n",
+    b"SET": lambda args: b"+OK\r\n",
+    b"MSET": lambda args: b"+OK\r\n",
+    b"GET": lambda args: bulk(b"of " + args[0]),
+    b"MGET": lambda args: array([b"of " + key for key in args]),
+    b"DEL": lambda args: b":%d\r\n" % len(args),
+    b"EXISTS": lambda args: b":%d\r\n" % len(args),
+    b"APPEND": lambda args: b":%d\r\n" % len(args[1]),
+    b"LPOP": lambda args: b"-WRONGTYPE not a list: %b\r\n" % args[0],
+}
+
+
+def serve(cluster: FakeCluster, order: Iterable[int] = (0, 1, 2), protocol: int = 2) -> None:
+    """Have the nodes, in that order, answer what was written to them."""
+    for index in order:
+        requests = cluster.sent(index, protocol)
+        cluster.answer(index, b"".join(map(node_reply, requests)), protocol)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from rproxy import errors
 from rproxy.engine.client import Client
-from rproxy.engine.replies import OK, encode
+from rproxy.engine.numbers import integer
+from rproxy.engine.replies import OK, encode, verbatim
 
 if TYPE_CHECKING:
     from rproxy.engine.engine import Engine
@@ -41,16 +42,19 @@ def _setname(engine: Engine, session: Session, argv: Words) -> bytes:
     return OK
 
 
+INFO_FIELDS = {b"lib-name": "lib_name", b"lib-ver": "lib_ver"}
+"""Options of CLIENT SETINFO, and the Client's field for each."""
+
+
 def _setinfo(engine: Engine, session: Session, argv: Words) -> bytes:
     if len(argv) != 4:
         return errors.wrong_arity_reply("client|setinfo")
-    field = argv[2].lower().decode("ascii", "replace").replace("-", "_")
-    if field not in ("lib_name", "lib_ver"):
+    field = INFO_FIELDS.get(argv[2].lower())
+    if field is None:
         return errors.reply(b"ERR Unrecognized option '" + argv[2] + b"'")
     if not _printable(argv[3]):
         return errors.reply(
-            f"ERR {argv[2].decode('ascii', 'replace')} cannot contain spaces, newlines or special "
-            "characters."
+            f"ERR {argv[2].decode()} cannot contain spaces, newlines or special characters."
         )
     setattr(session.client, field, argv[3].decode("ascii"))
     return OK
@@ -63,7 +67,7 @@ def _printable(word: bytes) -> bool:
 def _info(engine: Engine, session: Session, argv: Words) -> bytes:
     if len(argv) != 2:
         return errors.wrong_arity_reply("client|info")
-    return encode(session.client.line(time.monotonic()) + "\n")
+    return verbatim(session.client.line(time.monotonic()) + "\n", session.protocol)
 
 
 def _list(engine: Engine, session: Session, argv: Words) -> bytes:
@@ -71,20 +75,25 @@ def _list(engine: Engine, session: Session, argv: Words) -> bytes:
     if isinstance(match, bytes):
         return match
     now = time.monotonic()
-    return encode("".join(f"{client.line(now)}\n" for client in engine.clients if match(client)))
+    chosen = sorted(filter(match, engine.clients), key=lambda client: client.id)
+    return verbatim("".join(f"{client.line(now)}\n" for client in chosen), session.protocol)
+
+
+def _everyone(client: Client) -> bool:
+    return True
 
 
 def _list_filter(words: Words) -> Match | bytes:
     """What CLIENT LIST's options ask for, or an error."""
     if not words:
-        return lambda client: True
+        return _everyone
     option = words[0].lower()
     if option == b"type" and len(words) == 2:
         return _type_filter(words[1])
     if option == b"id" and len(words) > 1:
-        if not all(word.isdigit() for word in words[1:]):
+        wanted = {integer(word) for word in words[1:]}
+        if None in wanted:
             return errors.reply("ERR Invalid client ID")
-        wanted = {int(word) for word in words[1:]}
         return lambda client: client.id in wanted
     return errors.SYNTAX_ERROR
 
@@ -133,23 +142,24 @@ def _kill_filter(option: bytes, value: bytes) -> Match | bytes:
     if option == b"type":
         return _type_filter(value)
     if option == b"user":
-        return lambda client: text == "default"
+        return _everyone if text == "default" else errors.reply(f"ERR No such user '{text}'")
     if option == b"addr":
         return lambda client: client.address == text
     if option == b"laddr":
         return lambda client: client.local_address == text
     if option not in (b"id", b"maxage"):
         return errors.SYNTAX_ERROR
-    if not value.isdigit() or int(value) == 0:
+    number = integer(value)
+    if number is None or number <= 0:
         return errors.reply(
             "ERR client-id should be greater than 0"
             if option == b"id"
             else "ERR maxage is not an integer or out of range"
         )
-    number, now = int(value), time.monotonic()
     if option == b"id":
         return lambda client: client.id == number
-    return lambda client: now - client.since >= number
+    latest = time.monotonic() - number
+    return lambda client: client.since <= latest
 
 
 def _close(engine: Engine, session: Session, chosen: Iterable[Client]) -> int:
@@ -178,12 +188,14 @@ def _reply(engine: Engine, session: Session, argv: Words) -> bytes | None:
     return None
 
 
-def _switch(field: str) -> Callable[[Engine, Session, Words], bytes]:
+def _switch(name: str, field: str) -> Callable[[Engine, Session, Words], bytes]:
     """NO-EVICT and NO-TOUCH: on or off."""
 
     def switch(engine: Engine, session: Session, argv: Words) -> bytes:
         modes = {b"on": True, b"off": False}
-        if len(argv) != 3 or argv[2].lower() not in modes:
+        if len(argv) != 3:
+            return errors.wrong_arity_reply(f"client|{name}")
+        if argv[2].lower() not in modes:
             return errors.SYNTAX_ERROR
         setattr(session.client, field, modes[argv[2].lower()])
         return OK
@@ -209,8 +221,8 @@ SUBCOMMANDS: dict[bytes, Callable[[Engine, Session, Words], bytes | None]] = {
     b"list": _list,
     b"kill": _kill,
     b"reply": _reply,
-    b"no-evict": _switch("no_evict"),
-    b"no-touch": _switch("no_touch"),
+    b"no-evict": _switch("no-evict", "no_evict"),
+    b"no-touch": _switch("no-touch", "no_touch"),
     b"tracking": _refuse("tracking"),
     b"caching": _refuse("caching"),
     b"trackinginfo": _refuse("trackinginfo"),

@@ -1,10 +1,10 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
-A request climbs down the rungs until one takes it: an attack? -> unknown? -> locked out? ->
-malformed? -> answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? ->
-split or broadcast? -> one slot. Each rung is a function that answers whether it took the request.
-What a command is comes from the command table (rproxy/routing), never from its name; names stand
-only in tables, next to what is done for them.
+A request climbs down the rungs until one takes it: an attack? -> unknown? -> malformed? -> locked
+out? -> answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? -> split
+or broadcast? -> one slot. Each rung is a function that answers whether it took the request. What a
+command is comes from the command table (rproxy/routing), never from its name; names stand only in
+tables, next to what is done for them.
 
 A rung for commands that rproxy does not serve answers an error that says so: never a wrong
 answer, never a stuck connection.
@@ -38,6 +38,9 @@ ADMIN = frozenset({"admin"})
 
 ANYWHERE = frozenset({"command", "lolwut", "publish"})
 """Commands without a key that any one node answers for all."""
+
+XREAD_OPTIONS = {b"count": 2, b"noack": 1, b"group": 3}
+"""Options of XREAD and XREADGROUP that may stand before BLOCK, and their words."""
 
 
 def dispatch(engine: Engine, session: Session, request: Request) -> None:
@@ -73,14 +76,6 @@ def _unknown(engine: Engine, session: Session, request: Request) -> bool:
     return True
 
 
-def _locked_out(engine: Engine, session: Session, request: Request) -> bool:
-    """Not authenticated: only the commands that authenticate or leave."""
-    if session.client.authenticated or root(request.spec) in CONNECTING:
-        return False
-    session.answer(errors.AUTH_NEEDED, request)
-    return True
-
-
 def _malformed(engine: Engine, session: Session, request: Request) -> bool:
     """The wrong number of arguments."""
     if request.spec.takes(len(request.argv())):
@@ -89,10 +84,18 @@ def _malformed(engine: Engine, session: Session, request: Request) -> bool:
     return True
 
 
+def _locked_out(engine: Engine, session: Session, request: Request) -> bool:
+    """Not authenticated: only the commands that authenticate or leave."""
+    if session.client.authenticated or root(request.spec) in CONNECTING:
+        return False
+    session.answer(errors.AUTH_NEEDED, request)
+    return True
+
+
 def _answered_here(engine: Engine, session: Session, request: Request) -> bool:
     """State of the client or of rproxy: see local.py."""
     answer = LOCAL.get(root(request.spec))
-    if answer is None:
+    if answer is None or request.spec.name == "client|help":  # any node helps as well
         return False
     answer(engine, session, request)
     return True
@@ -116,12 +119,17 @@ def _pinned(engine: Engine, session: Session, request: Request) -> bool:
 
 
 def _would_block(spec: CommandSpec, request: Request) -> bool:
-    """XREAD and XREADGROUP block only with BLOCK among their options; the others always do."""
+    """XREAD and XREADGROUP block only with BLOCK among their options; the others always do.
+
+    Options are read from left to right, as Redis does: a group may be called "streams", too.
+    """
     if not spec.name.startswith("xread"):
         return True
-    words = [word.lower() for word in request.argv()[1:]]
-    options = words[: words.index(b"streams")] if b"streams" in words else words
-    return b"block" in options
+    words = [word.lower() for word in request.argv()]
+    at = 1
+    while at < len(words) and words[at] in XREAD_OPTIONS:
+        at += XREAD_OPTIONS[words[at]]
+    return words[at : at + 1] != [b"streams"] and b"block" in words[at:]
 
 
 def _pubsub(engine: Engine, session: Session, request: Request) -> bool:
@@ -135,10 +143,12 @@ def _pubsub(engine: Engine, session: Session, request: Request) -> bool:
 def _spread(engine: Engine, session: Session, request: Request) -> bool:
     """Commands for several nodes, or for keys in several slots."""
     spec = request.spec
-    if spec.request_policy == "multi_shard" and session.assign(request) == CROSS_SLOT:
+    if spec.request_policy == "multi_shard":
+        if not spec.flags & CommandFlag.MULTI_SHARD or session.assign(request) != CROSS_SLOT:
+            return False
         session.split(request)
         return True
-    if spec.request_policy in ("", "multi_shard"):
+    if not spec.request_policy:
         return False
     return _not_served(session, request, "it concerns every node")
 
@@ -178,8 +188,8 @@ def _not_served(session: Session, request: Request, why: str) -> bool:
 LADDER: tuple[Rung, ...] = (
     _attack,
     _unknown,
-    _locked_out,
     _malformed,
+    _locked_out,
     _answered_here,
     _refused,
     _pinned,

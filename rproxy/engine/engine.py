@@ -9,6 +9,7 @@ while, and goes to a node, whose own error the client gets.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,8 +28,12 @@ from rproxy.transport.stream import Tick
 from rproxy.upstream.cluster import Cluster
 from rproxy.wire.frames import Request
 
+log = logging.getLogger(__name__)
+
 UNKNOWN_KEPT = 1024
 """Names remembered as unknown to the servers."""
+LONGEST_NAME = 128
+"""Bytes of a name that the servers are asked for: no command is called anything longer."""
 UNKNOWN_SECONDS = 5.0
 """How long such a name is remembered: after that the servers are asked again."""
 LEARN_DELAY = 1.0
@@ -106,7 +111,7 @@ class Engine:
 
     def look_up(self, session: Session, request: Request, name: bytes) -> None:
         """A name that the table lacks: ask the servers, then go on with the request."""
-        if self._is_known_unknown(name):
+        if len(name) > LONGEST_NAME or self._is_known_unknown(name):
             session.enter(request)
             self.cluster.send_anywhere(session.protocol, request)
             return
@@ -128,7 +133,13 @@ class Engine:
             if len(self._unknown) >= UNKNOWN_KEPT:
                 self._unknown.clear()
             self._unknown[name] = time.monotonic() + UNKNOWN_SECONDS
-        self._dispatch(session, request)
+        if session.stream.is_closed:
+            return
+        try:
+            self._dispatch(session, request)
+        except Exception:
+            log.exception("a connection is closed: its command could not be dispatched")
+            session.close("internal error")
         session.release()
 
     # -- about rproxy --

@@ -8,7 +8,7 @@ cdef class Fanout(Owner):
     cdef Request whole             # the client's request
     cdef Plan plan                 # how it was cut
     cdef LinkTable table           # where the pieces go
-    cdef list replies              # bytes of each piece's reply, None until it comes
+    cdef list replies              # bytes of each piece's reply, None until it comes; None for a ghost
     cdef Py_ssize_t missing        # pieces without a reply
 
 

@@ -23,13 +23,28 @@ cdef class Fanout(Owner):
     cdef int deliver(self, Request piece, const char *reply, Py_ssize_t size, Blob blob) except -1:
         cdef bytes merged
         cdef Owner owner = self.whole.owner
+        if self.whole.flags & GHOST or owner is None:
+            self.replies = None
+            return 0
         self.replies[piece.index] = PyBytes_FromStringAndSize(reply, size)
         self.missing -= 1
-        if self.missing or self.whole.flags & GHOST or owner is None:
-            return 0
+        if self.missing:
+            return owner.gather(self.whole, size - piece.reply_size)
         merged = self.plan.merge(self.replies)
         self.replies = None
         return owner.deliver(self.whole, PyBytes_AS_STRING(merged), PyBytes_GET_SIZE(merged), None)
+
+    cdef int expect(self, Request piece, Py_ssize_t size) except -1:
+        cdef Owner owner = self.whole.owner
+        if self.whole.flags & GHOST or owner is None:
+            piece.flags |= GHOST
+            return 0
+        return owner.expect(self.whole, size)
+
+    cdef int gather(self, Request piece, Py_ssize_t size) except -1:
+        cdef Owner owner = self.whole.owner
+        piece.reply_size += size
+        return 0 if owner is None else owner.gather(self.whole, size)
 
     cdef bint take_apart(self, Request piece) except -1:
         return launch_apart(piece, self.table)
@@ -68,5 +83,8 @@ cdef int _send(Request whole, LinkTable table, Plan plan) except -1:
         piece.owner, piece.spec = fanout, whole.spec
         piece.flags = whole.flags & (READONLY_REQUEST | APART)
         piece.deadline, piece.hold_until = whole.deadline, whole.hold_until
-        table.send(piece)
+        if whole.gate is None:
+            table.send(piece)
+        else:
+            whole.gate.take_back(piece)    # before what has come to the gate since
     return 0

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from rproxy import errors
 from rproxy.engine.clients import SUBCOMMANDS
-from rproxy.engine.replies import OK, encode, simple
+from rproxy.engine.numbers import integer
+from rproxy.engine.replies import OK, encode, simple, verbatim
 from rproxy.routing.slots import slot_of
 from rproxy.wire.frames import Request
 
@@ -53,10 +54,9 @@ def _time(engine: Engine, session: Session, argv: Words) -> bytes:
 
 
 def _select(engine: Engine, session: Session, argv: Words) -> bytes:
-    try:
-        index = int(argv[1])
-    except ValueError:
-        return errors.reply("ERR value is not an integer or out of range")
+    index = integer(argv[1])
+    if index is None:
+        return errors.NOT_AN_INTEGER
     if index == 0:
         return OK
     return errors.reply("ERR SELECT is not allowed in cluster mode")
@@ -135,11 +135,12 @@ def _read_hello(
     version, name, at = session.protocol, None, 2
     login: tuple[bytes, bytes] | None = None
     if len(argv) > 1:
-        if not argv[1].isdigit():
+        wanted = integer(argv[1])
+        if wanted is None:
             return errors.NOT_A_VERSION, version, None
-        version = int(argv[1])
-        if version not in (2, 3):
-            return errors.UNSUPPORTED_VERSION, session.protocol, None
+        if wanted not in (2, 3):
+            return errors.UNSUPPORTED_VERSION, version, None
+        version = wanted
     while at < len(argv):
         option, left = argv[at].upper(), len(argv) - at - 1
         if option == b"AUTH" and left >= 2:
@@ -183,7 +184,7 @@ def _client(engine: Engine, session: Session, request: Request) -> None:
 
 
 def _info(engine: Engine, session: Session, argv: Words) -> bytes:
-    return encode(engine.about())
+    return verbatim(engine.about(), session.protocol)
 
 
 def _cluster(engine: Engine, session: Session, argv: Words) -> bytes:

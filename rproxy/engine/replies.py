@@ -1,8 +1,7 @@
 """Python values -> reply frames, for what rproxy answers itself.
 
 `encode` knows both protocol versions: a dict is a map in RESP3 and a flat array in RESP2, None is
-`_` or `$-1`, a set is a set or an array. str and bytes are bulk strings; a simple string or an
-error is written by `simple` and `error`.
+`_` or `$-1`. str and bytes are bulk strings; `simple` writes a simple string, `verbatim` a text.
 """
 
 from __future__ import annotations
@@ -16,6 +15,12 @@ OK = b"+OK\r\n"
 def simple(text: str) -> bytes:
     """A simple string, such as PONG."""
     return f"+{text}\r\n".encode()
+
+
+def verbatim(text: str, protocol: int) -> bytes:
+    """Text for people, such as INFO's: RESP3 says that it is plain text."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return b"=%d\r\ntxt:%b\r\n" % (len(raw) + 4, raw) if protocol == 3 else _bulk(raw, protocol)
 
 
 def encode(value: Any, protocol: int = 2) -> bytes:
@@ -33,7 +38,7 @@ def _bulk(value: bytes, protocol: int) -> bytes:
 
 
 def _text(value: str, protocol: int) -> bytes:
-    return _bulk(value.encode(), protocol)
+    return _bulk(value.encode("utf-8", "surrogateescape"), protocol)
 
 
 def _integer(value: int, protocol: int) -> bytes:

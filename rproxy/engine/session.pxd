@@ -27,7 +27,7 @@ cdef class Session(Owner):
     cdef FrameReader reader
     cdef LinkTable table           # of the client's protocol version
     cdef Fifo fifo                 # requests under way, in the client's order
-    cdef Py_ssize_t stored         # bytes of replies that wait for their turn
+    cdef Py_ssize_t stored         # bytes of replies that wait for their turn, or for their other pieces
     cdef bint straight             # the straight path is open
     cdef bint held                 # no request is read until `release`
     cdef bint choked               # too much is under way or unsent: not read until it is less

@@ -153,6 +153,9 @@ cdef class Session(Owner):
 
     cdef int deliver(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1:
         """A request's reply: write it if it is its turn, else store it in the request."""
+        if request.reply_size:     # gathered piece by piece: here is the whole
+            self.stored -= request.reply_size
+            request.reply_size = 0
         if self.fifo.count and fifo_peek(&self.fifo, 0) is request:
             fifo_pop(&self.fifo)
             self._put(request, reply, size, blob)
@@ -168,14 +171,21 @@ cdef class Session(Owner):
         else:
             request.done = True
         if self.stream.unwritten + self.stored > self.shared.output_limit:
-            return self._too_slow()
+            self._too_slow()
+            return 0
         return self._ease()
 
     cdef int expect(self, Request request, Py_ssize_t size) except -1:
         """A large reply has begun: drop the client now if it can never take it."""
-        if self.stream.unwritten + self.stored + size > self.shared.output_limit:
-            return self._too_slow()
+        if not request.flags & MUTED and self.stream.unwritten + self.stored + size > self.shared.output_limit:
+            self._too_slow()
         return 0
+
+    cdef int gather(self, Request request, Py_ssize_t size) except -1:
+        """Pieces of a reply are stored elsewhere: they count all the same."""
+        request.reply_size += size
+        self.stored += size
+        return self.expect(request, 0)
 
     cdef int _too_slow(self) except -1:
         """The client does not read its replies, or asks for more than it may hold."""
@@ -203,21 +213,22 @@ cdef class Session(Owner):
         """After progress: read on, call who waits for idleness, or end."""
         if self.fifo.count == 0 and (self.ending or self.on_idle is not None):
             self._rest()
-        elif self.choked and not self.waking and self.fifo.count <= self.shared.max_in_flight // 2 \
+        elif self.choked and self.fifo.count <= self.shared.max_in_flight // 2 \
                 and self.stream.unwritten + self.stored <= self.shared.pause_output // 2:
             self._wake_soon()
         return 0
 
     def _rest(self):
         """Nothing is under way."""
-        if self.ending:
-            self.stream.finish()
-        elif self.on_idle is not None:
+        if self.on_idle is not None:
             self._wake_soon()
+        elif not self.held:
+            self.stream.finish()
 
     def _wake_soon(self):
-        self.waking = True
-        self.shared.tick.call_soon(self._wake)
+        if not self.waking:
+            self.waking = True
+            self.shared.tick.call_soon(self._wake)
 
     def _wake(self):
         """Go on after a pause, outside of any delivery."""
@@ -228,6 +239,9 @@ cdef class Session(Owner):
             callback, self.on_idle = self.on_idle, None
             callback(self)
         if self.held:
+            return
+        if self.ending:
+            self.end()
             return
         self.choked = False
         self.stream.resume()
@@ -269,10 +283,10 @@ cdef class Session(Owner):
         return 0
 
     def end(self):
-        """Read nothing more; close once all replies are written."""
+        """Read nothing more; close once all replies are written, also that of the request that holds the rest."""
         self.ending = True
         self.stream.pause()
-        if self.fifo.count == 0:
+        if self.fifo.count == 0 and not self.held:
             self.stream.finish()
 
     def close(self, str reason):
@@ -332,14 +346,13 @@ cdef class Session(Owner):
         """Read no request until `release`; `callback(session)` is called once nothing is under way."""
         self.held = True
         self.on_idle = callback
-        if callback is not None and self.fifo.count == 0 and not self.waking:
+        if callback is not None and self.fifo.count == 0:
             self._wake_soon()
 
     def release(self):
         """Read on."""
         self.held = False
-        if not self.waking:
-            self._wake_soon()
+        self._wake_soon()
 
     def unlock(self):
         """The client is authenticated."""

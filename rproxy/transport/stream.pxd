@@ -47,6 +47,7 @@ cdef class Stream:
     cdef int write(self, const char *data, Py_ssize_t size) except -1
     cdef int write_shared(self, Blob blob, const char *data, Py_ssize_t size) except -1
     cdef int flush(self) except -1
+    cdef int _flushed(self) except -1
     cdef int pause(self) except -1
     cdef int resume(self) except -1
     cdef int finish(self) except -1

@@ -42,6 +42,7 @@ cdef extern from "sys/uio.h" nogil:
 cdef enum:
     READ_LIMIT = 1 << 18       # bytes of one read: others want their turn
     READS_AWAY = 16            # reads at most before a connection is closed
+    AWAY_SIZE = 65536          # bytes of each of them
     TAIL_LEAST = 512           # first size of a tail
     TAIL_KEPT = 1024           # default of Stream.tail_kept: an idle stream holds little
     PIECES_AT_ONCE = 16        # blocks of one writev
@@ -178,7 +179,7 @@ cdef class Stream:
         return 0
 
     cdef int drained(self) except -1:
-        """After the kernel had refused bytes, all are written."""
+        """All bytes are written, and reading is paused: perhaps because there were so many."""
         return 0
 
     # -- reading --
@@ -212,6 +213,8 @@ cdef class Stream:
 
     def peer_ended(self):
         """The peer has sent its last byte."""
+        if self.closed:
+            return
         self.at_end = True
         self.reader.settle()
         self.pause()
@@ -316,8 +319,16 @@ cdef class Stream:
             self._hand_over()
         elif self.fd >= 0:
             self._send()
-        if self.unwritten == 0 and self.closing:
+        return self._flushed()
+
+    cdef int _flushed(self) except -1:
+        """Tell what waits for everything to be written: the end, or a subclass that has paused reading."""
+        if self.unwritten or self.closed:
+            return 0
+        if self.closing:
             self._finished()
+        elif not self.reading and not self.blocked:
+            self.drained()
         return 0
 
     cdef int _send(self) except -1:
@@ -381,15 +392,12 @@ cdef class Stream:
         self.blocked = False
         self.loop.remove_writer(self.fd)
         self.flush()
-        if not self.blocked and not self.closed:
-            self.drained()
 
     def resume_writing(self):
         """A transport takes bytes again."""
         self.blocked = False
         self.flush()
-        if not self.blocked and not self.closed:
-            self.drained()
+        self._flushed()
 
     def pause_writing(self):
         """A transport has enough bytes."""
@@ -412,6 +420,8 @@ cdef class Stream:
 
     def _finished(self):
         """Everything is written and nothing more is wanted."""
+        if self.closed:            # the last write may have found that the peer is gone
+            return
         if self.transport is not None:
             transport, self.transport = self.transport, None
             transport.close()
@@ -422,10 +432,10 @@ cdef class Stream:
 
     cdef int _read_away(self) except -1:
         """Forget what the peer has sent: unread bytes would make the system reset the connection,
-        and the peer would lose our last words."""
+        and the peer would lose our last words. Not into the scratch: another stream may be at work there."""
+        cdef char[AWAY_SIZE] away
         cdef int reads = 0
-        while reads < READS_AWAY and recv(self.fd, self.tick.scratch.data, self.tick.scratch.room,
-                                          MSG_DONTWAIT) > 0:
+        while reads < READS_AWAY and recv(self.fd, away, AWAY_SIZE, MSG_DONTWAIT) > 0:
             reads += 1
         return 0
 
@@ -459,6 +469,7 @@ cdef class Stream:
             parts.append(PyBytes_FromStringAndSize(self.tail.data + self.tail_begin,
                                                    self.tail_end - self.tail_begin))
         self.tail, self.tail_begin, self.tail_end, self.unwritten = None, 0, 0, 0
+        self._flushed()
         return b"".join(parts)
 
     @property

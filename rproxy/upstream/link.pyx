@@ -135,12 +135,14 @@ cdef class Link(Sink):
         """A reply has begun: forget a ghost's bytes, warn the owner of a large one."""
         cdef Request request
         cdef Owner owner
+        cdef Py_ssize_t size
         if self.fifo.count == 0:
             return 0
+        size = max(reader.need, reader.pending())
         request = <Request>fifo_peek(&self.fifo, 0)
         owner = request.owner
-        if not request.flags & GHOST and owner is not None and reader.need >= EXPECT_LEAST:
-            owner.expect(request, reader.need)
+        if not request.flags & GHOST and owner is not None and size >= EXPECT_LEAST:
+            owner.expect(request, size)
         reader.discard = (request.flags & GHOST) != 0 or reader.discarded
         return 0
 

@@ -40,6 +40,7 @@ cdef class Owner:
     """Whoever waits for the reply to a Request."""
     cdef int deliver(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1
     cdef int expect(self, Request request, Py_ssize_t size) except -1
+    cdef int gather(self, Request request, Py_ssize_t size) except -1
     cdef bint take_apart(self, Request request) except -1
 
 
@@ -61,7 +62,7 @@ cdef class Request:
     cdef bint done                 # the reply has come (and waits for its turn)
     cdef Blob reply                # the early reply, until it is its turn
     cdef const char *reply_start    # its first byte, in `reply`
-    cdef Py_ssize_t reply_size     # bytes of it
+    cdef Py_ssize_t reply_size     # bytes of it, or of its pieces so far
     # upstream
     cdef public int hops                  # redirections and retries so far
     cdef long long start           # the link's count of bytes before this frame's first

@@ -48,8 +48,7 @@ def refuses(proxy: Proxy, *words: str) -> str:
     with proxy.connect() as wire:
         replies = wire.ask(b"GET", b"a") + wire.ask(b"MGET", b"a", b"b")
     assert replies.count(b"-CLUSTERDOWN ") == 2
-    for word in words:
-        wait_until(lambda w=word: w in proxy.text(), PATIENCE, f"{word!r} in the log")
+    wait_until(lambda: all(word in proxy.text() for word in words), PATIENCE, f"{words} in the log")
     return proxy.text() + replies.decode()
 
 
