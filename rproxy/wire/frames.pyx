@@ -20,7 +20,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcpy, memmove
 
 from rproxy.errors import ProtocolBroken
-from rproxy.wire.inline import pack, split_words
+from rproxy.wire.inline import pack, printable, split_words
 
 cdef enum:
     # what `scan` points at
@@ -374,7 +374,7 @@ cdef class FrameReader:
             if self.scan >= self.end:
                 return MORE
             if self.data[self.scan] != c'$':
-                return self._break(f"expected '$', got '{_printable(self.data[self.scan])}'")
+                return self._break(f"expected '$', got '{printable(self.data[self.scan])}'")
             outcome = self._number(&size)
             if outcome == MORE:
                 return MORE
@@ -513,7 +513,7 @@ cdef class FrameReader:
             self.bulk = 0
             self.scan += 1
             return FRAME
-        return self._break(f"unknown reply type '{_printable(kind)}'")
+        return self._break(f"unknown reply type '{printable(kind)}'")
 
     cdef int _bulk_head(self, char kind) except -2:
         cdef long long size
@@ -697,8 +697,3 @@ cdef Py_ssize_t measure(const char *data, Py_ssize_t size) except -2:
     outcome = reader.next_reply()
     reader.data = NULL
     return reader.size if outcome == FRAME else outcome
-
-
-cdef str _printable(char byte):
-    cdef int code = <unsigned char>byte
-    return chr(code) if 32 <= code < 127 else f"\\x{code:02x}"

@@ -1,4 +1,4 @@
-"""Inline commands: a line of words, as a person types them into telnet.
+"""Text in the wire format. Inline commands: a line of words, as a person types them into telnet.
 
 Redis's rules for quotes. Words stand between white space. "..." knows escapes: \\n \\r \\t \\b \\a,
 \\xHH, and a backslash before anything else gives that byte; '...' knows only \\'. A closing quote
@@ -20,6 +20,12 @@ def pack(words: list[bytes]) -> bytes:
     parts = [b"*%d\r\n" % len(words)]
     parts += [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
     return b"".join(parts)
+
+
+def printable(byte: int) -> str:
+    """A byte (also a signed one) as an error text shows it."""
+    code = byte & 0xFF
+    return chr(code) if 32 <= code < 127 else f"\\x{code:02x}"
 
 
 def split_words(line: bytes) -> list[bytes] | None:
