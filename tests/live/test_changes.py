@@ -72,6 +72,12 @@ def slowest(ask: Callable[[], object], until: Callable[[], bool]) -> float:
     return worst
 
 
+def goes_on(load: Workload, count: int) -> None:
+    """Return when the load has got so many more right replies."""
+    wanted = load.done + count
+    wait_until(lambda: load.done > wanted or load.failed, PATIENCE, f"{count} more replies")
+
+
 # -- slots move --
 
 
@@ -83,13 +89,11 @@ def test_clients_notice_nothing_of_moving_slots(own: LocalCluster, front: Proxy)
         for slot in held:
             own.begin_migration(slot, other(own, slot).port)
             own.move_keys(slot, 1)
-        before = load.done
-        wait_until(lambda: load.done > before + 2000, PATIENCE, "work on half-migrated slots")
+        goes_on(load, 2000)
         for slot in held:
             own.move_keys(slot)
             own.finish_migration(slot)
-        before = load.done
-        wait_until(lambda: load.done > before + 1000, PATIENCE, "work after the last move")
+        goes_on(load, 1000)
 
 
 @PROTOCOLS
@@ -110,7 +114,9 @@ def test_half_migrated_slot(own: LocalCluster, front: Proxy, protocol: int) -> N
     assert client.exists(*keys, keys[0], "{half:none}") == 21
     assert client.touch(*keys) == 20
     with client.pipeline(transaction=False) as pipe:
-        pipe.set(f"{{half:{protocol}}}new", 1).mget(keys).get(f"{{half:{protocol}}}new")
+        pipe.set(f"{{half:{protocol}}}new", 1)
+        pipe.mget(keys)
+        pipe.get(f"{{half:{protocol}}}new")
         assert pipe.execute() == [True, [b"new"] * 20, b"1"]
     assert client.delete(*keys[5:]) == 15
     assert client.unlink(*keys[:7]) == 5
@@ -197,8 +203,7 @@ def test_slot_moves_to_a_node_that_was_not_there(own: LocalCluster, front: Proxy
         own.migrate_slot(first, added.port)
         own.begin_migration(second, added.port)
         own.move_keys(second)
-        before = load.done
-        wait_until(lambda: load.done > before + 1000, PATIENCE, "work with the new node")
+        goes_on(load, 1000)
         own.finish_migration(second)
     wait_until(lambda: f":{added.port} (RESP2) is up" in front.text(), PATIENCE, "a link to it")
     for slot in (first, second):
@@ -209,8 +214,7 @@ def test_ordered_failover_under_load(own: LocalCluster, front: Proxy) -> None:
     with Workload(front, forgiven=MAYBE) as load:
         for number in (3, 0):
             own.failover(own.nodes[number].port)
-            before = load.done
-            wait_until(lambda b=before: load.done > b + 1000, PATIENCE, "work after the failover")
+            goes_on(load, 1000)
 
 
 # -- nodes go away --

@@ -20,6 +20,7 @@ import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -190,7 +191,7 @@ def test_redis_py_from_many_threads(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("protocol", [None, 2, 3])
 def test_redis_py_with_asyncio(proxy: Proxy, protocol: int | None) -> None:
-    given = {} if protocol is None else {"protocol": protocol}
+    given: dict[str, Any] = {} if protocol is None else {"protocol": protocol}
 
     async def work() -> None:
         async with redis.asyncio.Redis(port=proxy.port, **given) as client:
@@ -200,7 +201,8 @@ def test_redis_py_with_asyncio(proxy: Proxy, protocol: int | None) -> None:
             assert found == [key.encode() for key in keys]
             async with client.pipeline(transaction=False) as pipe:
                 for key in keys:
-                    pipe.append(key, "+").get(key)
+                    pipe.append(key, "+")
+                    pipe.get(key)
                 replies = await pipe.execute()
             assert replies[1::2] == [f"{key}+".encode() for key in keys]
             assert await client.delete(*keys) == 100
