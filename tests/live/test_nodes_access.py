@@ -166,7 +166,7 @@ def tls_config(own: TlsFiles | None, ca: Path, **more: str) -> str:
     if own is not None:
         options |= {"cert_file": f'"{own.certificate}"', "key_file": f'"{own.key}"'}
     lines = [f"upstream.tls.{name} = {value}\n" for name, value in options.items()]
-    return HOLD + "".join(lines)
+    return "".join(lines)
 
 
 def test_tls(secure: LocalCluster, own: TlsFiles) -> None:
@@ -182,27 +182,27 @@ def test_tls(secure: LocalCluster, own: TlsFiles) -> None:
 def test_name_to_verify(secure: LocalCluster, own: TlsFiles) -> None:
     with running(secure, config=tls_config(own, own.ca, server_name='"nodes.test"')) as proxy:
         serves(proxy)
-    with running(secure, config=tls_config(own, own.ca, server_name='"else.test"')) as proxy:
+    with running(secure, config=HOLD + tls_config(own, own.ca, server_name='"else.test"')) as proxy:
         refuses(proxy, "Hostname mismatch", "no seed answers")
 
 
 def test_unknown_authority(secure: LocalCluster, own: TlsFiles, tmp_path: Path) -> None:
     stranger = Authority(tmp_path, "stranger").file
-    with running(secure, config=tls_config(own, stranger)) as proxy:
+    with running(secure, config=HOLD + tls_config(own, stranger)) as proxy:
         refuses(proxy, "certificate verify failed", "no seed answers")
     with running(secure, config=tls_config(own, stranger, verify="false")) as proxy:
         serves(proxy)
 
 
 def test_node_wants_a_certificate(secure: LocalCluster, own: TlsFiles) -> None:
-    with running(secure, config=tls_config(None, own.ca)) as proxy:
+    with running(secure, config=HOLD + tls_config(None, own.ca)) as proxy:
         refuses(proxy, "certificate required", "no seed answers")
 
 
 def test_only_one_side_speaks_tls(
     cluster: LocalCluster, secure: LocalCluster, own: TlsFiles
 ) -> None:
-    with running(cluster, config=tls_config(own, own.ca)) as proxy:
+    with running(cluster, config=HOLD + tls_config(own, own.ca)) as proxy:
         refuses(proxy, "no seed answers")
     with running(secure, config=HOLD) as proxy:
         refuses(proxy, "no seed answers")
