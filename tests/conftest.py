@@ -1,8 +1,9 @@
 """What all tests share: options, the mark `live`, and clusters.
 
 Tests in tests/live run against real servers and carry the mark `live` without saying so: `pytest
--m 'not live'` is the quick run. `--server PATH` picks the server program (default: the one that
-`rproxy demo` would use), `--backend docker` runs the nodes as containers instead.
+-m 'not live'` is the quick run. `--server=PATH` picks the server program (default: the one that
+`rproxy demo` would use), `--backend=docker` runs the nodes as containers instead
+(the equals sign matters: pytest takes a word of its own for a folder).
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Cluster nodes as containers: the interface of a server process, for `pytest --backend docker`.
+"""Cluster nodes as containers: the interface of a server process, for `pytest --backend=docker`.
 
 Strategy: each node is a container in the host's network, so ports, addresses and the whole of
 LocalCluster stay as they are; only starting, halting and ending go through Docker. testcontainers
