@@ -123,6 +123,10 @@ cdef class Owner:
         """Whether the owner takes the request back, to send it in one-key pieces."""
         return False
 
+    cdef int part(self, Request request, const char *reply, Py_ssize_t size) except -1:
+        """One of several replies, not the last: that one is delivered."""
+        return 0
+
 
 @cython.final
 @cython.no_gc                  # what it refers to refers back through FIFOs, which no collector sees
@@ -161,6 +165,10 @@ cdef class Request:
             at += size + 2
             left -= 1
         return found
+
+    def rewrite(self, bytes frame not None):
+        """Send another frame from now on; nothing may be unwritten of the old one."""
+        self.keep(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), None)
 
     @property
     def frame_bytes(self):
