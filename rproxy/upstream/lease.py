@@ -158,6 +158,9 @@ class Leases:
             lease.client_id = int(reply[1:-2]) if reply.startswith(b":") else 0
 
         self._making.discard(lease)
+        if lease.link.stream.is_closed:
+            self._failed(lease, wish, "the node closed the connection")
+            return
         lease.link.open()
         lease.link.send_setup(call(CLIENT_ID, note))
         if wish.taken is None:

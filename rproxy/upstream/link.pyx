@@ -96,7 +96,7 @@ cdef class Link(Sink):
 
     def open(self):
         """The handshake is done."""
-        self.ready = True
+        self.ready = not self.stream.closed
 
     cdef int take_replies(self) except -1:
         """Hand every whole reply that the stream has to its request's owner."""
