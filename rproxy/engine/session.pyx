@@ -87,8 +87,7 @@ cdef class Session(Owner):
                     self._broken()
                     break
                 self._one()
-            if self.bundle is not None:
-                self._unbundle()
+            self._unbundle()
         finally:
             self.running = False
         if self.held or self.choked:
@@ -124,7 +123,9 @@ cdef class Session(Owner):
                 return launch(request, self.table, reader.spans, reader.argc)
         else:
             slot = -1
-            if spec is not None and self._takes(spec):
+            if spec is None:
+                self._unbundle()
+            elif self._takes(spec):
                 return 0
         self.shared.dispatch(self, self._request(spec, slot))
         return 0
@@ -175,12 +176,13 @@ cdef class Session(Owner):
         return False
 
     cdef int _unbundle(self) except -1:
-        """The transaction is not whole, or holds more than keyed commands of one slot: one request at a time."""
+        """The transaction is not whole, or holds more than keyed commands of one slot: one request at a time.
+        Nothing happens where none is being gathered."""
         cdef Bundle bundle = self.bundle
         cdef FrameReader reader
         cdef Request request
         self.bundle = None
-        if self.stream.closed:
+        if bundle is None or self.stream.closed:
             return 0
         for request in bundle.requests():
             reader = self._reread(request)
