@@ -139,8 +139,10 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rproxy.engine.scan.PAUSE", 0)
 
 
-def walk(nodes: Any, changes: list[tuple[int, int, int]], count: int) -> list[bytes]:
-    """All keys that SCAN shows while one change happens between two pages."""
+def walk(
+    nodes: Any, changes: list[tuple[int, int, int]], count: int, burst: int = 1
+) -> list[bytes]:
+    """All keys that SCAN shows while some changes happen between two pages."""
 
     async def run() -> list[bytes]:
         cursor, seen, left = 0, [], list(changes)
@@ -152,8 +154,8 @@ def walk(nodes: Any, changes: list[tuple[int, int, int]], count: int) -> list[by
             seen += keys
             if cursor == 0:
                 return seen
-            if left:
-                key, target, restart = left.pop(0)
+            now, left = left[:burst], left[burst:]
+            for key, target, restart in now:
                 nodes.move_key(KEYS[key], nodes.servers[target])
                 if restart:
                     nodes.servers[target].restart(restart)
@@ -177,9 +179,31 @@ changes = st.lists(
 
 
 @settings(max_examples=120)
-@given(changes, st.integers(1, 15))
-def test_no_key_is_missed(changes: list[tuple[int, int, int]], count: int) -> None:
-    assert set(walk(Nodes(), changes, count)) == set(KEYS)
+@given(changes, st.integers(1, 15), st.integers(1, 9))
+def test_no_key_is_missed(changes: list[tuple[int, int, int]], count: int, burst: int) -> None:
+    assert set(walk(Nodes(), changes, count, burst)) == set(KEYS)
+
+
+def test_slot_that_leaves_and_comes_back_between_two_pages() -> None:
+    """Its keys have other places now; only a new beginning finds them."""
+    nodes: Any = Nodes()
+    home, away, _ = nodes.servers
+    late = [key for key in home.order if key in home.keys][-1]
+    assert home.order.index(late) > 10
+
+    async def run() -> list[bytes]:
+        options = Options.read([b"COUNT", b"10"])
+        cursor, seen = await Walk(nodes, options).page(Cursor(0))
+        for target in (away, away, away, home, home, home):
+            nodes.move_key(late, target)
+        home.order.remove(late)
+        home.order.insert(0, late)
+        while cursor:
+            cursor, keys = await Walk(nodes, options).page(Cursor.unpack(cursor))
+            seen += keys
+        return seen
+
+    assert {*asyncio.run(run())} == {*KEYS}
 
 
 @given(st.integers(0, LAST), st.integers(0, 2**40), st.integers(0, 0xFFFF))
