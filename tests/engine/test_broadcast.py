@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from rproxy.config import Seconds, Upstream
 from rproxy.engine.broadcast import combine, is_error
-from tests.fakes import NODES, FakeClient, FakeProxy, bulk
+from tests.fakes import NODES, FakeClient, FakeProxy, bulk, even_map
 
 OK = b"+OK\r\n"
 NAMES = [str(node) for node in NODES]
@@ -117,9 +120,37 @@ def test_client_that_leaves() -> None:
 
 
 def test_no_cluster_yet() -> None:
-    proxy = FakeProxy()
-    proxy.cluster.slotmap = proxy.cluster.slotmap.empty()
-    assert proxy.client().ask(b"DBSIZE").startswith(b"-CLUSTERDOWN")
+    """It waits for the map, and what the client says later waits behind it."""
+    known = even_map()
+
+    async def converse() -> None:
+        proxy = FakeProxy()
+        proxy.cluster.slotmap = known.empty()
+        client = proxy.client()
+        client.say(b"DBSIZE")
+        client.say(b"PING")
+        assert client.hear() == b""
+        proxy.cluster.adopt(known)
+        proxy.cluster.mapped.set()
+        await asyncio.gather(*proxy.engine._tasks)
+        proxy.run()
+        for index in range(3):
+            proxy.cluster.answer(index, b":1\r\n")
+        assert client.hear() == b":3\r\n+PONG\r\n"
+
+    asyncio.run(converse())
+
+
+def test_no_cluster_at_all() -> None:
+    async def converse() -> None:
+        proxy = FakeProxy(upstream=Upstream(hold_time=Seconds(0.01)))
+        proxy.cluster.slotmap = even_map().empty()
+        client = proxy.client()
+        client.say(b"DBSIZE")
+        await asyncio.gather(*proxy.engine._tasks)
+        assert client.hear().startswith(b"-CLUSTERDOWN")
+
+    asyncio.run(converse())
 
 
 def test_scripts_are_remembered_and_forgotten() -> None:
