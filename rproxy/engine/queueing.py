@@ -66,7 +66,7 @@ def _unknown(
 ) -> None:
     """A node that is chosen already says what it thinks; else the servers are asked."""
     name = request.argv()[0].lower()
-    if transaction.lease is not None:
+    if transaction.lease is not None and not (transaction.spoiled or transaction.doomed):
         transaction.take(request)
     elif engine.is_unknown(name):
         transaction.refuse(request, errors.unknown_command_reply(request.argv()))

@@ -57,6 +57,7 @@ cdef class Session(Owner):
     cdef Request _request(self, CommandSpec spec, int slot)
     cdef bint _takes(self, CommandSpec spec) except -1
     cdef bint _gather(self, CommandSpec spec) except -1
+    cdef bint _is_queued(self, CommandSpec spec, FrameReader reader) except -1
     cdef int _unbundle(self) except -1
     cdef bint _is_watched(self) noexcept
     cdef FrameReader _reread(self, Request request)

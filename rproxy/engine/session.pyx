@@ -144,13 +144,18 @@ cdef class Session(Owner):
             self.bundle, self.straight = Bundle.__new__(Bundle, self), False
             self.bundle.add(reader.frame, reader.size, -1)
             return True
-        if not self.pin.queueing or not spec.flags & STRAIGHT or not arity_ok(spec, reader.argc) \
-                or assign_slot(spec, reader.frame, reader.spans, reader.argc) != self.pin.slot:
+        if not self._is_queued(spec, reader):
             return False
         request = self._request(spec, self.pin.slot)
         fifo_push(&self.fifo, request)
         self.pin.queue(request)
         return True
+
+    cdef bint _is_queued(self, CommandSpec spec, FrameReader reader) except -1:
+        """Whether the pin's link takes the request as it is: a keyed command of its slot, inside MULTI."""
+        return self.pin is not None and self.pin.queueing and spec is not None and spec.flags & STRAIGHT \
+            and arity_ok(spec, reader.argc) \
+            and assign_slot(spec, reader.frame, reader.spans, reader.argc) == self.pin.slot
 
     cdef bint _gather(self, CommandSpec spec) except -1:
         """Whether the request goes into the bundle, or closes it; if not, there is no bundle any more."""
@@ -179,6 +184,7 @@ cdef class Session(Owner):
         """The transaction is not whole, or holds more than keyed commands of one slot: one request at a time.
         Nothing happens where none is being gathered."""
         cdef Bundle bundle = self.bundle
+        cdef CommandSpec spec
         cdef FrameReader reader
         cdef Request request
         self.bundle = None
@@ -186,8 +192,14 @@ cdef class Session(Owner):
             return 0
         for request in bundle.requests():
             reader = self._reread(request)
-            request.spec = self.shared.commands.find_frame(reader.frame, reader.spans, reader.argc)
-            self.shared.dispatch(self, request)
+            spec = self.shared.commands.find_frame(reader.frame, reader.spans, reader.argc)
+            request.spec = spec
+            if self._is_queued(spec, reader):
+                request.slot = self.pin.slot
+                fifo_push(&self.fifo, request)
+                self.pin.queue(request)
+            else:
+                self.shared.dispatch(self, request)
         return 0
 
     def pin_to(self, Pin pin, bint straight=False):

@@ -142,15 +142,16 @@ class Transaction(Pin):
     def _seek(self) -> None:
         if self.route is None:
             self.route = Route(self.lane, self.slot, self._arrived, self._failed)
-            self.session.hold()
             self.route.go()
+            if self.lease is None and self.route is not None:
+                self.session.hold()
 
     def _arrived(self, lease: Lease, asking: bool) -> None:
         self.lease, self.link, lease.holder = lease, lease.link, self
         if asking:
             lease.link.send_setup(ignored(ASKING))
         self._open()
-        if self.ending is None:
+        if self.ending is None and self.session.is_held:
             self.session.release()
 
     def _open(self) -> None:
@@ -355,7 +356,8 @@ class Transaction(Pin):
         for request in waiting[-1:]:
             self.settle(request, error)
         if self.ending is None:
-            self.session.release()
+            if self.session.is_held:
+                self.session.release()
         elif self.ending is WATCHED:
             self.drop()
         else:

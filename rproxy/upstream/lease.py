@@ -104,13 +104,13 @@ class Leases:
         self.lane = lane
         self.warm: dict[Address, deque[Lease]] = {}
         self.held: dict[Address, set[Lease]] = {}
-        self._making: set[Lease] = set()
+        self.making: dict[Lease, Wish] = {}
         self._dials = asyncio.Semaphore(DIALS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         held, warm = (sum(map(len, group.values())) for group in (self.held, self.warm))
-        return f"<Leases {held} held, {warm} warm, {len(self._making)} being made>"
+        return f"<Leases {held} held, {warm} warm, {len(self.making)} being made>"
 
     # -- taking --
 
@@ -132,12 +132,12 @@ class Leases:
         return wish
 
     def _make(self, lease: Lease, wish: Wish) -> None:
-        self._making.add(lease)
-        task = self.lane.loop.create_task(self._connect(lease, wish))
+        self.making[lease] = wish
+        task = self.lane.loop.create_task(self._connect(lease))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, lease: Lease, wish: Wish) -> None:
+    async def _connect(self, lease: Lease) -> None:
         # Late, because a Pool needs a Lane, which needs this module.
         from rproxy.upstream.pool import dial, shake_hands
 
@@ -147,20 +147,20 @@ class Leases:
                 await dial(lease.link, lease.address, self.lane.cluster)
                 await shake_hands(lease.link, self.lane)
         except (TimeoutError, OSError, NetworkError) as error:
-            self._failed(lease, wish, str(error) or f"no answer within {limit:g} s")
+            self.failed(lease, str(error) or f"no answer within {limit:g} s")
         else:
-            self.ready(lease, wish)
+            self.ready(lease)
 
-    def ready(self, lease: Lease, wish: Wish) -> None:
+    def ready(self, lease: Lease) -> None:
         """The link has shaken hands: whoever waits for it gets it."""
 
         def note(reply: bytes) -> None:
             lease.client_id = int(reply[1:-2]) if reply.startswith(b":") else 0
 
-        self._making.discard(lease)
         if lease.link.stream.is_closed:
-            self._failed(lease, wish, "the node closed the connection")
+            self.failed(lease, "the node closed the connection")
             return
+        wish = self.making.pop(lease)
         lease.link.open()
         lease.link.send_setup(call(CLIENT_ID, note))
         if wish.taken is None:
@@ -168,7 +168,9 @@ class Leases:
         else:
             wish.taken(lease, b"")
 
-    def _failed(self, lease: Lease, wish: Wish, reason: str) -> None:
+    def failed(self, lease: Lease, reason: str) -> None:
+        """The link could not be made: whoever waits for it is told."""
+        wish = self.making.pop(lease)
         self.forget(lease)
         lease.link.close(reason)
         self.lane.probe.link_down(str(lease), self.lane.protocol, reason)
@@ -190,7 +192,6 @@ class Leases:
 
     def forget(self, lease: Lease) -> None:
         """The link is gone."""
-        self._making.discard(lease)
         self.held.get(lease.address, set()).discard(lease)
         warm = self.warm.get(lease.address)
         if warm and lease in warm:
