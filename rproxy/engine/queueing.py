@@ -14,7 +14,7 @@ from rproxy import errors
 from rproxy.engine.local import LOCAL
 from rproxy.engine.transactions import COMMANDS, Transaction, of
 from rproxy.routing.arity import arity_error
-from rproxy.routing.specs import CommandSpec
+from rproxy.routing.specs import CommandFlag, CommandSpec
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def queue(engine: Engine, session: Session, request: Request) -> bool:
         _unknown(engine, session, transaction, request)
     elif not request.spec.takes(len(request.argv())):
         transaction.refuse(request, arity_error(request.spec))
+        if request.spec.flags & CommandFlag.EXEC:
+            transaction.drop()
     else:
         _known(engine, session, transaction, request)
     return True
