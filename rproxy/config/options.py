@@ -155,12 +155,14 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     warm_links: Annotated[
         int, AtLeast0, Option("Links to one node that are kept open for the next of them.")
     ] = 16
-    warm_time: Annotated[Seconds, Option("Such a link is closed when nobody took it for so long.")] = (
-        Seconds(60)
-    )
+    warm_time: Annotated[
+        Seconds, Option("Such a link is closed when nobody took it for so long.")
+    ] = Seconds(60)
     idle_transaction_timeout: Annotated[
         Seconds,
-        Option("An idle transaction loses its link after so long; with WATCH, EXEC is nil; 0: never."),
+        Option(
+            "An idle transaction loses its link after so long; with WATCH, EXEC is nil; 0: never."
+        ),
     ] = Seconds(60)
     tls: Tls = Tls()
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rproxy import errors
+from rproxy.engine.acknowledged import wait
 from rproxy.engine.blocking import block
 from rproxy.engine.broadcast import broadcast
 from rproxy.engine.keyspace import KEYSPACE
@@ -43,6 +44,9 @@ ADMIN = frozenset({"admin"})
 
 ANYWHERE = frozenset({"command", "lolwut", "publish", "swapdb", "function|list", "function|dump"})
 """Commands without a key that any one node answers for all."""
+
+WAITS = frozenset({"wait", "waitaof"})
+"""Commands that wait for replicas of every master."""
 
 SCRIPT_AT = {"eval": 1, "eval_ro": 1, "script|load": 2}
 """Commands that bring a script, and where it stands."""
@@ -118,6 +122,9 @@ def _pinned(engine: Engine, session: Session, request: Request) -> bool:
     act = COMMANDS.get(request.spec.name)
     if act is not None:
         act(engine, session, request)
+        return True
+    if request.spec.name in WAITS:
+        wait(engine, session, request)
         return True
     return "blocking" in request.spec.server_flags and block(engine, session, request)
 

@@ -18,6 +18,7 @@ import hiredis
 
 from rproxy import __version__
 from rproxy.config import Config
+from rproxy.engine.acknowledged import Acknowledged
 from rproxy.engine.blocking import Blocked
 from rproxy.engine.client import Client
 from rproxy.engine.dispatch import dispatch
@@ -50,7 +51,7 @@ class Engine:
         self.probe = probe
         self.password = config.clients.password
         self.clients: set[Client] = set()
-        self.blocked: set[Blocked] = set()
+        self.blocked: set[Blocked | Acknowledged] = set()
         self.server_version = "7.0.0"
         self.started = time.monotonic()
         self.shared = Shared(tick, built_in(), self.dispatch, cluster.table(2), cluster.table(3))

@@ -63,9 +63,7 @@ def _outside(transaction: Transaction, request: Request) -> None:
         transaction.give_up_watch()
 
 
-def _unknown(
-    engine: Engine, session: Session, transaction: Transaction, request: Request
-) -> None:
+def _unknown(engine: Engine, session: Session, transaction: Transaction, request: Request) -> None:
     """A node that is chosen already says what it thinks; else the servers are asked."""
     name = request.argv()[0].lower()
     if transaction.lease is not None and not (transaction.spoiled or transaction.doomed):

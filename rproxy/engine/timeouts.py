@@ -35,8 +35,6 @@ PLACES = {
     "bzpopmax": Place(-1),
     "blmpop": Place(1),
     "bzmpop": Place(1),
-    "wait": Place(2, MILLISECONDS),
-    "waitaof": Place(3, MILLISECONDS),
 }
 """Commands whose timeout stands at a fixed place."""
 
@@ -83,6 +81,4 @@ def last_ids(words: list[bytes]) -> dict[int, bytes]:
     lower = [word.lower() for word in words]
     first = lower.index(b"streams") + 1 if b"streams" in lower else len(words)
     half = (len(words) - first) // 2
-    return {
-        at: words[at - half] for at in range(first + half, len(words)) if words[at] == b"$"
-    }
+    return {at: words[at - half] for at in range(first + half, len(words)) if words[at] == b"$"}

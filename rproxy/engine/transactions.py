@@ -171,7 +171,9 @@ class Transaction(Pin):
             reply = (
                 errors.EXEC_ABORTED
                 if self.spoiled
-                else NIL[self.session.protocol] if self.doomed else EMPTY
+                else NIL[self.session.protocol]
+                if self.doomed
+                else EMPTY
             )
             self.session.answer(reply, request)
             self.drop()

@@ -435,7 +435,9 @@ def test_owner_moves_while_blocked(error: bytes) -> None:
 def test_node_loses_its_role_while_blocked() -> None:
     proxy, client = start()
     link = blocked(proxy, client)
-    link.stream.feed(b"-UNBLOCKED force unblock from blocking operation, instance state changed\r\n")
+    link.stream.feed(
+        b"-UNBLOCKED force unblock from blocking operation, instance state changed\r\n"
+    )
     proxy.cluster.loop.advance(2.0)
     assert proxy.cluster.written(link)[0][:2] == [b"BLPOP", b"a"]
 

@@ -220,3 +220,41 @@ def test_limit_of_leased_links(own: LocalCluster) -> None:
         assert wires[2].ask(b"MULTI") == b"+OK\r\n"
         assert wires[2].ask(b"SET", b"few", b"0").startswith(b"-ERR max number of links")
         assert wires[2].ask(b"EXEC").startswith(b"-EXECABORT")
+
+
+# -- WAIT --
+
+
+def test_wait(own: LocalCluster, front: Proxy) -> None:
+    """Each master of this cluster has one replica."""
+    with front.connect() as wire:
+        for number in range(20):
+            wire.send(b"SET", b"wait:%d" % number, b"1")
+        wire.send(b"WAIT", b"1", b"0")
+        assert wire.replies(21)[-1] == b":1\r\n"
+        begin = time.monotonic()
+        assert wire.ask(b"WAIT", b"2", b"300") == b":1\r\n"
+        assert time.monotonic() - begin >= 0.3
+        assert wire.ask(b"WAIT", b"1", b"x").startswith(b"-ERR timeout is not an integer")
+
+
+def test_wait_for_a_replica_that_is_behind(own: LocalCluster, front: Proxy) -> None:
+    replica = next(node for node in own.nodes if node.call("ROLE")[0] == b"slave")
+    with front.connect() as wire:
+        assert wire.ask(b"WAIT", b"1", b"0") == b":1\r\n"
+        replica.freeze()
+        try:
+            for number in range(20):
+                wire.send(b"SET", b"wait:%d" % number, b"2")
+            wire.send(b"WAIT", b"1", b"200")
+            assert wire.replies(21)[-1] == b":0\r\n"
+        finally:
+            replica.thaw()
+        assert wire.ask(b"WAIT", b"1", b"0") == b":1\r\n"
+
+
+def test_client_that_leaves_waits_no_more(own: LocalCluster, front: Proxy) -> None:
+    with front.connect() as wire:
+        wire.send(b"WAIT", b"5", b"0")
+        wait_blocked(own, 3)
+    wait_blocked(own, 0)

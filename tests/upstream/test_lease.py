@@ -110,9 +110,7 @@ def test_holder_hears_of_the_loss_after_its_requests() -> None:
     link.take(replies.request(0, b"GET", b"a"))
     link.stream.take()
     link.close("reset")
-    assert replies.got == [
-        b"-ERR upstream connection lost; the command may have been executed\r\n"
-    ]
+    assert replies.got == [b"-ERR upstream connection lost; the command may have been executed\r\n"]
     assert taker.lost == ["reset"]
     assert repr(leases) == "<Leases 0 held, 0 warm, 0 being made>"
 
