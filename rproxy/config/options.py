@@ -160,9 +160,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     ] = Seconds(60)
     idle_transaction_timeout: Annotated[
         Seconds,
-        Option(
-            "An idle transaction loses its link after so long; with WATCH, EXEC is nil; 0: never."
-        ),
+        Option("An idle transaction loses its link then; with WATCH, EXEC is nil; 0: never."),
     ] = Seconds(60)
     tls: Tls = Tls()
 

@@ -166,13 +166,14 @@ class Blocked(Pin):
 
     def _shorten(self) -> None:
         """Next time, wait for what is left; read on from where the stream ended."""
-        assert self.last is not None and self.place is not None
+        assert self.last is not None
+        assert self.place is not None
         seconds = waits_for(self.place, self.words)
         if not seconds:
-            self.last.rewrite(pack(self.words))
+            self.rewrite(self.last, pack(self.words))
             return
         left = self.began + seconds - self.lane.now()
-        self.last.rewrite(shortened(self.place, self.words, left))
+        self.rewrite(self.last, shortened(self.place, self.words, left))
 
     def look_after(self, lease: Lease, now: float) -> None:
         """The regular look: a node that is silent past the time, or serves the slot no more."""

@@ -1,10 +1,10 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
-A request climbs down the rungs until one takes it: an attack? -> queued by MULTI? -> unknown? -> malformed? -> locked
-out? -> answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? -> a
-script to remember? -> split or broadcast? -> one slot. Each rung is a function that answers whether
-it took the request. What a command is comes from the command table (rproxy/routing), never from its
-name; names stand only in tables, next to what is done for them.
+A request climbs down the rungs until one takes it: an attack? -> queued by MULTI? -> unknown? ->
+malformed? -> locked out? -> answered here? -> refused? -> the session is pinned, or this pins it?
+-> Pub/Sub? -> a script to remember? -> split or broadcast? -> one slot. Each rung is a function
+that answers whether it took the request. What a command is comes from the command table
+(rproxy/routing), never from its name; names stand only in tables, next to what is done for them.
 
 A rung for commands that rproxy does not serve answers an error that says so: never a wrong
 answer, never a stuck connection.
@@ -21,8 +21,8 @@ from rproxy.engine.blocking import block
 from rproxy.engine.broadcast import broadcast
 from rproxy.engine.keyspace import KEYSPACE
 from rproxy.engine.local import CONNECTING, LOCAL
+from rproxy.engine.multi import COMMANDS
 from rproxy.engine.queueing import queue
-from rproxy.engine.transactions import COMMANDS
 from rproxy.routing.arity import arity_error
 from rproxy.routing.slots import BAD_KEYS, CROSS_SLOT
 from rproxy.routing.specs import CommandFlag, CommandSpec
@@ -118,7 +118,7 @@ def _refused(engine: Engine, session: Session, request: Request) -> bool:
 
 
 def _pinned(engine: Engine, session: Session, request: Request) -> bool:
-    """Transactions and blocking commands have a link of their own; inside MULTI: see queueing.py."""
+    """Transactions and blocking commands have a link of their own (inside MULTI: queueing.py)."""
     act = COMMANDS.get(request.spec.name)
     if act is not None:
         act(engine, session, request)

@@ -49,6 +49,10 @@ cdef class Pin(Owner):
         for request in self.kept:
             self._send(request)
 
+    def rewrite(self, Request request not None, bytes frame not None):
+        """Send another frame for the request next time."""
+        request.keep(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), None)
+
     # -- replies --
 
     cdef int deliver(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1:

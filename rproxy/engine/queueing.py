@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from rproxy import errors
 from rproxy.engine.local import LOCAL
-from rproxy.engine.transactions import COMMANDS, Transaction, of
+from rproxy.engine.multi import COMMANDS, of
+from rproxy.engine.transactions import Transaction
 from rproxy.routing.arity import arity_error
 from rproxy.routing.specs import CommandFlag, CommandSpec
 from rproxy.wire.frames import Request

@@ -1,4 +1,4 @@
-"""How long a blocking command waits: where its timeout stands, and the same command with less of it.
+"""How long a blocking command waits: where its timeout stands, and the same with less of it.
 
 A command that is sent again to another node waits only for what is left of its time. Pure.
 """

@@ -1,4 +1,4 @@
-"""Leases: links that one session has for itself, for as long as a transaction or a blocking command.
+"""Leases: links that one session has for itself, for one transaction or blocking command.
 
 Strategy. Leased links of one node and protocol version are made when they are needed, given back
 clean, and kept warm for the next session, so a transaction costs no TCP connect. `take` calls back
@@ -214,5 +214,6 @@ class Leases:
         """End all links."""
         for task in self._tasks:
             task.cancel()
-        for lease in [l for group in (*self.held.values(), *self.warm.values()) for l in group]:
+        groups = [*self.held.values(), *self.warm.values()]
+        for lease in [lease for group in groups for lease in group]:
             lease.close(reason)

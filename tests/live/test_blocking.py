@@ -1,4 +1,4 @@
-"""Blocking commands through the proxy: as a plain server answers them, by themselves and in crowds."""
+"""Blocking commands through the proxy: as a plain server answers them, alone and in crowds."""
 
 from __future__ import annotations
 
@@ -63,10 +63,14 @@ AT_ONCE = [
     "XGROUP CREATE {b}s g $ MKSTREAM; XADD {b}s 1-1 f v; "
     "XREADGROUP GROUP g c BLOCK 0 STREAMS {b}s >; XREADGROUP GROUP g c BLOCK 5 STREAMS {b}s >",
     "BLPOP {b}l 0.01; BLMOVE {b}l {b}m LEFT LEFT 0.01; BRPOPLPUSH {b}l {b}m 0.01; GET {b}a",
-    "BLMPOP 0.01 1 {b}l LEFT; BZPOPMIN {b}z 0.01; BZMPOP 0.01 1 {b}z MAX; XREAD BLOCK 5 STREAMS {b}s $",
-    "BLPOP {b}l -1; BLPOP {b}l soon; BLPOP {b}l; BLMPOP 0 0 LEFT; BLMPOP 1 x {b}l LEFT; BZMPOP x 1 {b}z MIN",
-    "SET {b}a 1; BLPOP {b}a 0; XREAD BLOCK 5 STREAMS {b}a $; BZPOPMIN {b}a 0; BLMOVE {b}a {b}l LEFT UP 0",
-    "XREAD BLOCK x STREAMS {b}s $; XREAD BLOCK -1 STREAMS {b}s $; XREAD BLOCK 5 STREAMS {b}s; XREAD BLOCK",
+    "BLMPOP 0.01 1 {b}l LEFT; BZPOPMIN {b}z 0.01; BZMPOP 0.01 1 {b}z MAX; "
+    "XREAD BLOCK 5 STREAMS {b}s $",
+    "BLPOP {b}l -1; BLPOP {b}l soon; BLPOP {b}l; BLMPOP 0 0 LEFT; "
+    "BLMPOP 1 x {b}l LEFT; BZMPOP x 1 {b}z MIN",
+    "SET {b}a 1; BLPOP {b}a 0; XREAD BLOCK 5 STREAMS {b}a $; BZPOPMIN {b}a 0; "
+    "BLMOVE {b}a {b}l LEFT UP 0",
+    "XREAD BLOCK x STREAMS {b}s $; XREAD BLOCK -1 STREAMS {b}s $; XREAD BLOCK 5 STREAMS {b}s; "
+    "XREAD BLOCK",
     "XREADGROUP GROUP none c BLOCK 5 STREAMS {b}s >; BLPOP {b}l 1e300; BLPOP {b}l 0.01",
 ]  # fmt: skip
 
