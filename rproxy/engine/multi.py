@@ -1,4 +1,4 @@
-"""The commands of transactions: what each does to a session in MULTI, with a watch, or with neither.
+"""The commands of transactions: what each does to a session in MULTI, with a watch or without.
 
 The states are Transaction's (transactions.py); here is who gets Redis's errors for a command at the
 wrong time.
