@@ -33,6 +33,7 @@ cdef class Session(Owner):
     cdef bint straight             # the straight path is open
     cdef Bundle bundle             # the transaction that is being gathered from what was read, or None
     cdef readonly Pin pin          # what keeps a link of its own for this session, or None
+    cdef bint diverted             # every command goes by the pin
     cdef bint held                 # no request is read until `release`
     cdef bint choked               # too much is under way or unsent: not read until it is less
     cdef bint running              # `received` is at work
@@ -55,6 +56,7 @@ cdef class Session(Owner):
     cdef int _read_on(self) except -1
     cdef int _one(self) except -1
     cdef Request _request(self, CommandSpec spec, int slot)
+    cdef int _open_straight(self) except -1
     cdef bint _takes(self, CommandSpec spec) except -1
     cdef bint _gather(self, CommandSpec spec) except -1
     cdef bint _is_queued(self, CommandSpec spec, FrameReader reader) except -1

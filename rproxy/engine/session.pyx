@@ -169,7 +169,8 @@ cdef class Session(Owner):
                 bundle.add(reader.frame, reader.size, slot)
                 return True
         elif spec.flags & EXEC and reader.argc == 1 and bundle.slot >= 0:
-            self.bundle, self.straight = None, True
+            self.bundle = None
+            self._open_straight()
             whole = bundle.close(reader.frame, reader.size)
             whole.spec = spec
             if self.shared.command_timeout:
@@ -187,9 +188,10 @@ cdef class Session(Owner):
         cdef CommandSpec spec
         cdef FrameReader reader
         cdef Request request
-        self.bundle = None
         if bundle is None or self.stream.closed:
             return 0
+        self.bundle = None
+        self._open_straight()
         for request in bundle.requests():
             reader = self._reread(request)
             spec = self.shared.commands.find_frame(reader.frame, reader.spans, reader.argc)
@@ -204,7 +206,8 @@ cdef class Session(Owner):
 
     def pin_to(self, Pin pin, bint straight=False):
         """`pin` keeps a link for this session; `straight`: ordinary commands go their usual way all the same."""
-        self.pin, self.straight = pin, straight
+        self.pin, self.diverted = pin, pin is not None and not straight
+        self._open_straight()
 
     def watch(self):
         """The client waits for a blocking command: keep reading, to notice at once when it leaves."""
@@ -455,12 +458,17 @@ cdef class Session(Owner):
     def unlock(self):
         """The client is authenticated."""
         self.reader.locked = False
-        self.straight = True
+        self._open_straight()
 
     def lock(self):
         """The client has to authenticate (again)."""
         self.reader.locked = True
-        self.straight = False
+        self._open_straight()
+
+    cdef int _open_straight(self) except -1:
+        """Open the straight path, or close it where some state of the client's limits its commands."""
+        self.straight = not (self.reader.locked or self.diverted)
+        return 0
 
     def speak(self, int protocol):
         """From the next reply on, speak RESP2 or RESP3."""

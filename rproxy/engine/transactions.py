@@ -257,7 +257,7 @@ class Transaction(Pin):
         self.stash = None
         if session.pin is not self:
             return
-        session.pin_to(None, straight=True)
+        session.pin_to(None)
         if stash is not None or session.is_held:
             session.release()
         if stash is not None:
