@@ -80,7 +80,8 @@ class Pool:
                     return
                 except TimeoutError:
                     self._failed(f"no answer within {options.connect_timeout:g} s")
-                except (OSError, NetworkError) as error:
+                except (OSError, NetworkError, UnicodeError) as error:
+                    # UnicodeError: a host name that cannot be one; the resolver says so only here.
                     self._failed(str(error))
                 delay = backoff(
                     self._attempt,
