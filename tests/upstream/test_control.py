@@ -128,3 +128,9 @@ def test_address_that_is_none() -> None:
     """The system says so, not a node."""
     with pytest.raises(ConnectFailed, match=r"^127\.0\.0\.1:0: "):
         asyncio.run(converse(Address("127.0.0.1", 0), PINGS, OPEN, None, 10.0))
+
+
+def test_name_that_cannot_be_one() -> None:
+    """A node may tell any."""
+    with pytest.raises(ConnectFailed, match="no host has such a name"):
+        asyncio.run(converse(Address("host..name", 6379), PINGS, OPEN, None, 10.0))

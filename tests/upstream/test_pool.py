@@ -189,6 +189,19 @@ def test_silent_node_is_given_up(silent: bytes) -> None:
     with_node(test, password=Secret("x"), connect_timeout=0.05)
 
 
+def test_name_that_cannot_be_one_is_a_node_that_cannot_be_reached() -> None:
+    """A node may tell any."""
+
+    async def main() -> None:
+        scene = Scene(Address("host..name", 6379), **QUICK)
+        scene.send(b"GET", b"a")
+        assert "label empty or too long" in await scene.trouble()
+        assert "label empty or too long" in await scene.trouble()
+        await scene.cluster.close()
+
+    asyncio.run(main())
+
+
 def test_name_is_a_courtesy() -> None:
     async def test(scene: Scene, node: TinyNode) -> None:
         assert await scene.ask(b"GET", b"a") == bulk(b"of a")
