@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections import defaultdict
 from typing import Any, Self
 
 from rproxy.config import Address
@@ -35,6 +36,7 @@ class TinyNode:
             b"CLUSTER INFO": encode("cluster_state:ok\r\ncluster_current_epoch:7\r\n"),
         }
         self.heard: list[list[bytes]] = []
+        self._hears: defaultdict[bytes, asyncio.Event] = defaultdict(asyncio.Event)
         self.connections: list[asyncio.Transport] = []
         self.opened = 0
         self.deserted = asyncio.Event()
@@ -60,6 +62,10 @@ class TinyNode:
         bounds = [slot for span in spans for slot in span]
         return {"slots": bounds, "nodes": [{**about, "health": "online"}]}
 
+    async def hears(self, name: bytes) -> None:
+        """Wait until it has been sent a command of that name, in capitals."""
+        await self._hears[name].wait()
+
     def hang_up(self) -> None:
         """Close every connection."""
         for connection in self.connections:
@@ -69,6 +75,7 @@ class TinyNode:
         """What it says to a request."""
         self.heard.append(words)
         command = [word.upper() for word in words[:2]]
+        self._hears[command[0]].set()
         for name in (b" ".join(command), command[0]):
             if name in self.answers:
                 return self.answers[name]
