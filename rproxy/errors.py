@@ -150,6 +150,17 @@ def reply(text: str | bytes) -> bytes:
 
 
 CROSS_SLOT = reply("CROSSSLOT Keys in request don't hash to the same slot")
+NESTED_MULTI = reply("ERR MULTI calls can not be nested")
+WATCH_INSIDE = reply("ERR WATCH inside MULTI is not allowed")
+EXEC_OUTSIDE = reply("ERR EXEC without MULTI")
+DISCARD_OUTSIDE = reply("ERR DISCARD without MULTI")
+NOT_IN_MULTI = reply("ERR Command not allowed inside a transaction")
+EXEC_ABORTED = reply("EXECABORT Transaction discarded because of previous errors.")
+MAX_LEASED = reply(
+    "ERR max number of links for transactions and blocked clients reached (upstream.max_leased); "
+    "nothing was executed"
+)
+MAX_BLOCKED = reply("ERR max number of blocked clients reached (clients.max_blocked)")
 AUTH_NEEDED = reply("NOAUTH Authentication required.")
 MAX_CLIENTS = reply("ERR max number of clients reached")
 MAY_HAVE_RUN = reply("ERR upstream connection lost; the command may have been executed")
@@ -208,6 +219,26 @@ def not_served_reply(name: str | bytes, reason: str) -> bytes:
     own\\r\\n"
     """
     return reply(b"ERR rproxy does not serve '%s' yet: %s" % (_quoted(name), reason.encode()))
+
+
+def not_in_multi_reply(name: str, reason: str) -> bytes:
+    """A command that rproxy cannot have queued; the transaction is flagged."""
+    return reply(
+        b"ERR rproxy does not serve '%s' inside a transaction: %s"
+        % (_quoted(name), reason.encode())
+    )
+
+
+def unknown_command_reply(words: list[bytes]) -> bytes:
+    """Redis's text for a command that no server knows; `words` are name and arguments."""
+    arguments = b""
+    for word in words[1:]:
+        if len(arguments) >= QUOTE_CAP:
+            break
+        arguments += b"'%s' " % _quoted(word, QUOTE_CAP - len(arguments))
+    return reply(
+        b"ERR unknown command '%s', with args beginning with: %s" % (_quoted(words[0]), arguments)
+    )
 
 
 def hello_option_reply(option: bytes) -> bytes:

@@ -43,6 +43,9 @@ class FakeTimer:
     def cancel(self) -> None:
         self.is_cancelled = True
 
+    def add_done_callback(self, callback: Callable[..., object]) -> None:
+        """As of a task: it is never done."""
+
 
 class FakeLoop:
     """An event loop without events: callbacks run when the test says so."""
@@ -134,6 +137,18 @@ class FakeCluster:
     def answer(self, index: int, reply: bytes, protocol: int = 2) -> None:
         """Have that node send bytes."""
         self.link(index, protocol).stream.feed(reply)
+
+    def lease(self, index: int, protocol: int = 2) -> Link:
+        """The leased link that is being made to that node, ready now."""
+        leases = self.lanes[protocol].leases
+        lease = next(lease for lease in leases.making if lease.address == NODES[index])
+        leases.ready(lease)
+        lease.link.stream.feed(b":77\r\n")  # the answer to CLIENT ID
+        return lease.link
+
+    def written(self, link: Link) -> list[list[bytes]]:
+        """What was written to a leased link since the last look, without its CLIENT ID."""
+        return [words for words in unpack(link.stream.take()) if words != [b"CLIENT", b"ID"]]
 
     # -- what a Lane wants of a Cluster --
 

@@ -44,6 +44,9 @@ class Clients(msgspec.Struct, frozen=True, kw_only=True):
     max_clients: Annotated[
         int, AtLeast1, Option("Clients connected at once to one worker; more are refused.")
     ] = 10000
+    max_blocked: Annotated[
+        int, AtLeast1, Option("Clients of one worker that wait in blocking commands at once.")
+    ] = 5000
     idle_timeout: Annotated[
         Seconds, Option("A client that sends nothing for so long is closed; 0: never.")
     ] = Seconds(0)
@@ -144,6 +147,21 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
         Bytes,
         Option("Bytes of scripts remembered, to teach them to nodes that do not know them.", False),
     ] = Bytes(16 << 20)
+    max_leased: Annotated[
+        int,
+        AtLeast1,
+        Option("Links to one node that transactions and blocked clients of a worker may hold."),
+    ] = 4000
+    warm_links: Annotated[
+        int, AtLeast0, Option("Links to one node that are kept open for the next of them.")
+    ] = 16
+    warm_time: Annotated[
+        Seconds, Option("Such a link is closed when nobody took it for so long.")
+    ] = Seconds(60)
+    idle_transaction_timeout: Annotated[
+        Seconds,
+        Option("An idle transaction loses its link then; with WATCH, EXEC is nil; 0: never."),
+    ] = Seconds(60)
     tls: Tls = Tls()
 
 

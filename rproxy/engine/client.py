@@ -60,8 +60,15 @@ class Client:
 
     @property
     def flags(self) -> str:
-        """CLIENT LIST's flags: e no-evict, T no-touch, N none."""
-        return ("e" if self.no_evict else "") + ("T" if self.no_touch else "") or FLAG_NONE
+        """CLIENT LIST's flags: x inside MULTI, b blocked, e no-evict, T no-touch, N none."""
+        pin = None if self.session is None else self.session.pin
+        flags = {
+            "x": pin is not None and pin.depth >= 0,
+            "b": pin is not None and pin.blocking,
+            "e": self.no_evict,
+            "T": self.no_touch,
+        }
+        return "".join(flag for flag, is_set in flags.items() if is_set) or FLAG_NONE
 
     def line(self, now: float) -> str:
         """The client in the format of CLIENT LIST, without a line end."""
@@ -81,7 +88,7 @@ class Client:
             "sub": 0,
             "psub": 0,
             "ssub": 0,
-            "multi": -1,
+            "multi": -1 if session.pin is None else session.pin.depth,
             "qbuf": 0,
             "qbuf-free": 0,
             "argv-mem": 0,

@@ -1,10 +1,10 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
-A request climbs down the rungs until one takes it: an attack? -> unknown? -> malformed? -> locked
-out? -> answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? -> a
-script to remember? -> split or broadcast? -> one slot. Each rung is a function that answers whether
-it took the request. What a command is comes from the command table (rproxy/routing), never from its
-name; names stand only in tables, next to what is done for them.
+A request climbs down the rungs until one takes it: an attack? -> queued by MULTI? -> unknown? ->
+malformed? -> locked out? -> answered here? -> refused? -> the session is pinned, or this pins it?
+-> Pub/Sub? -> a script to remember? -> split or broadcast? -> one slot. Each rung is a function
+that answers whether it took the request. What a command is comes from the command table
+(rproxy/routing), never from its name; names stand only in tables, next to what is done for them.
 
 A rung for commands that rproxy does not serve answers an error that says so: never a wrong
 answer, never a stuck connection.
@@ -16,9 +16,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rproxy import errors
+from rproxy.engine.acknowledged import wait
+from rproxy.engine.blocking import block
 from rproxy.engine.broadcast import broadcast
 from rproxy.engine.keyspace import KEYSPACE
 from rproxy.engine.local import CONNECTING, LOCAL
+from rproxy.engine.multi import COMMANDS
+from rproxy.engine.queueing import queue
 from rproxy.routing.arity import arity_error
 from rproxy.routing.slots import BAD_KEYS, CROSS_SLOT
 from rproxy.routing.specs import CommandFlag, CommandSpec
@@ -41,11 +45,11 @@ ADMIN = frozenset({"admin"})
 ANYWHERE = frozenset({"command", "lolwut", "publish", "swapdb", "function|list", "function|dump"})
 """Commands without a key that any one node answers for all."""
 
+WAITS = frozenset({"wait", "waitaof"})
+"""Commands that wait for replicas of every master."""
+
 SCRIPT_AT = {"eval": 1, "eval_ro": 1, "script|load": 2}
 """Commands that bring a script, and where it stands."""
-
-XREAD_OPTIONS = {b"count": 2, b"noack": 1, b"group": 3}
-"""Options of XREAD and XREADGROUP that may stand before BLOCK, and their words."""
 
 
 def dispatch(engine: Engine, session: Session, request: Request) -> None:
@@ -114,27 +118,15 @@ def _refused(engine: Engine, session: Session, request: Request) -> bool:
 
 
 def _pinned(engine: Engine, session: Session, request: Request) -> bool:
-    """Transactions and blocking commands need a link of their own."""
-    spec = request.spec
-    if "@transaction" in spec.acl_categories:
-        return _not_served(session, request, "transactions need a connection of their own")
-    if "blocking" in spec.server_flags and _would_block(spec, request):
-        return _not_served(session, request, "blocking commands need a connection of their own")
-    return False
-
-
-def _would_block(spec: CommandSpec, request: Request) -> bool:
-    """XREAD and XREADGROUP block only with BLOCK among their options; the others always do.
-
-    Options are read from left to right, as Redis does: a group may be called "streams", too.
-    """
-    if not spec.name.startswith("xread"):
+    """Transactions and blocking commands have a link of their own (inside MULTI: queueing.py)."""
+    act = COMMANDS.get(request.spec.name)
+    if act is not None:
+        act(engine, session, request)
         return True
-    words = [word.lower() for word in request.argv()]
-    at = 1
-    while at < len(words) and words[at] in XREAD_OPTIONS:
-        at += XREAD_OPTIONS[words[at]]
-    return words[at : at + 1] != [b"streams"] and b"block" in words[at:]
+    if request.spec.name in WAITS:
+        wait(engine, session, request)
+        return True
+    return "blocking" in request.spec.server_flags and block(engine, session, request)
 
 
 def _pubsub(engine: Engine, session: Session, request: Request) -> bool:
@@ -212,6 +204,7 @@ def _not_served(session: Session, request: Request, why: str) -> bool:
 
 LADDER: tuple[Rung, ...] = (
     _attack,
+    queue,
     _unknown,
     _malformed,
     _locked_out,

@@ -17,6 +17,8 @@ import hiredis
 
 from rproxy import __version__
 from rproxy.config import Config
+from rproxy.engine.acknowledged import Acknowledged
+from rproxy.engine.blocking import Blocked
 from rproxy.engine.client import Client
 from rproxy.engine.dispatch import dispatch
 from rproxy.engine.session import Session, Shared
@@ -48,9 +50,10 @@ class Engine:
         self.probe = probe
         self.password = config.clients.password
         self.clients: set[Client] = set()
+        self.blocked: set[Blocked | Acknowledged] = set()
         self.server_version = "7.0.0"
         self.started = time.monotonic()
-        self.shared = Shared(tick, built_in(), self._dispatch, cluster.table(2), cluster.table(3))
+        self.shared = Shared(tick, built_in(), self.dispatch, cluster.table(2), cluster.table(3))
         self._set_limits()
         self._unknown: dict[bytes, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -65,7 +68,8 @@ class Engine:
         shared.max_bulk = limits.max_bulk
         shared.max_request = limits.request_limit
 
-    def _dispatch(self, session: Session, request: Request) -> None:
+    def dispatch(self, session: Session, request: Request) -> None:
+        """Take a request down the ladder."""
         dispatch(self, session, request)
 
     def start(self) -> None:
@@ -107,15 +111,16 @@ class Engine:
 
     def look_up(self, session: Session, request: Request, name: bytes) -> None:
         """A name that the table lacks: ask the servers, then go on with the request."""
-        if len(name) > LONGEST_NAME or self._is_known_unknown(name):
+        if self.is_unknown(name):
             session.enter(request)
             self.cluster.send_anywhere(session.protocol, request)
             return
         session.hold()
         self.spawn(self._look_up(session, request, name))
 
-    def _is_known_unknown(self, name: bytes) -> bool:
-        return self._unknown.get(name, 0.0) > time.monotonic()
+    def is_unknown(self, name: bytes) -> bool:
+        """Whether the servers need not be asked for the name: they do not know it."""
+        return len(name) > LONGEST_NAME or self._unknown.get(name, 0.0) > time.monotonic()
 
     async def _look_up(self, session: Session, request: Request, name: bytes) -> None:
         try:
@@ -152,12 +157,12 @@ class Engine:
         """Take the request that held its session down the ladder again, and read on."""
         if session.stream.is_closed:
             return
+        session.release()  # first: what the request becomes may hold the session again
         try:
-            self._dispatch(session, request)
+            self.dispatch(session, request)
         except Exception:
             log.exception("a connection is closed: its command could not be dispatched")
             session.close("internal error")
-        session.release()
 
     # -- about rproxy --
 

@@ -1,4 +1,6 @@
 """Session: one client's conversation. See session.pyx."""
+from rproxy.engine.bundle cimport Bundle
+from rproxy.engine.pinned cimport Pin
 from rproxy.routing.specs cimport CommandSpec, CommandTable
 from rproxy.transport.stream cimport Stream, Tick
 from rproxy.upstream.sink cimport LinkTable
@@ -29,6 +31,8 @@ cdef class Session(Owner):
     cdef Fifo fifo                 # requests under way, in the client's order
     cdef Py_ssize_t stored         # bytes of replies that wait for their turn, or for their other pieces
     cdef bint straight             # the straight path is open
+    cdef Bundle bundle             # the transaction that is being gathered from what was read, or None
+    cdef readonly Pin pin          # what keeps a link of its own for this session, or None
     cdef bint held                 # no request is read until `release`
     cdef bint choked               # too much is under way or unsent: not read until it is less
     cdef bint running              # `received` is at work
@@ -51,6 +55,11 @@ cdef class Session(Owner):
     cdef int _read_on(self) except -1
     cdef int _one(self) except -1
     cdef Request _request(self, CommandSpec spec, int slot)
+    cdef bint _takes(self, CommandSpec spec) except -1
+    cdef bint _gather(self, CommandSpec spec) except -1
+    cdef bint _is_queued(self, CommandSpec spec, FrameReader reader) except -1
+    cdef int _unbundle(self) except -1
+    cdef bint _is_watched(self) noexcept
     cdef FrameReader _reread(self, Request request)
     cdef int _broken(self) except -1
     cdef int _put(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1

@@ -13,10 +13,11 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
+from rproxy.engine.bundle cimport Bundle
 from rproxy.engine.fanout cimport launch, launch_apart
 from rproxy.routing.slots cimport CROSS_SLOT, assign_slot
 from rproxy.routing.specs cimport (
-    MULTI_SHARD, READONLY, STRAIGHT, CommandSpec, CommandTable, arity_ok,
+    EXEC, MULTI, MULTI_SHARD, READONLY, STRAIGHT, CommandSpec, CommandTable, arity_ok,
 )
 from rproxy.routing.split cimport Plan
 from rproxy.transport.stream cimport Stream, Tick
@@ -86,10 +87,12 @@ cdef class Session(Owner):
                     self._broken()
                     break
                 self._one()
+            self._unbundle()
         finally:
             self.running = False
         if self.held or self.choked:
-            self.stream.pause()
+            if not self._is_watched():
+                self.stream.pause()
         elif self.stream.at_end and not self.ending:
             self.end()
         return 0
@@ -120,8 +123,98 @@ cdef class Session(Owner):
                 return launch(request, self.table, reader.spans, reader.argc)
         else:
             slot = -1
+            if spec is None:
+                self._unbundle()
+            elif self._takes(spec):
+                return 0
         self.shared.dispatch(self, self._request(spec, slot))
         return 0
+
+    # -- transactions --
+
+    cdef bint _takes(self, CommandSpec spec) except -1:
+        """Whether the request opens a transaction, or is part of one, and needs no further look."""
+        cdef FrameReader reader = self.reader
+        cdef Request request
+        if self.bundle is not None:
+            return self._gather(spec)
+        if self.pin is None:
+            if not spec.flags & MULTI or not self.straight or reader.argc != 1 or self.muted or self.mute_next:
+                return False
+            self.bundle, self.straight = Bundle.__new__(Bundle, self), False
+            self.bundle.add(reader.frame, reader.size, -1)
+            return True
+        if not self._is_queued(spec, reader):
+            return False
+        request = self._request(spec, self.pin.slot)
+        fifo_push(&self.fifo, request)
+        self.pin.queue(request)
+        return True
+
+    cdef bint _is_queued(self, CommandSpec spec, FrameReader reader) except -1:
+        """Whether the pin's link takes the request as it is: a keyed command of its slot, inside MULTI."""
+        return self.pin is not None and self.pin.queueing and spec is not None and spec.flags & STRAIGHT \
+            and arity_ok(spec, reader.argc) \
+            and assign_slot(spec, reader.frame, reader.spans, reader.argc) == self.pin.slot
+
+    cdef bint _gather(self, CommandSpec spec) except -1:
+        """Whether the request goes into the bundle, or closes it; if not, there is no bundle any more."""
+        cdef FrameReader reader = self.reader
+        cdef Bundle bundle = self.bundle
+        cdef Request whole
+        cdef int slot
+        if spec.flags & STRAIGHT and arity_ok(spec, reader.argc):
+            slot = assign_slot(spec, reader.frame, reader.spans, reader.argc)
+            if slot >= 0 and (bundle.slot < 0 or bundle.slot == slot):
+                bundle.add(reader.frame, reader.size, slot)
+                return True
+        elif spec.flags & EXEC and reader.argc == 1 and bundle.slot >= 0:
+            self.bundle, self.straight = None, True
+            whole = bundle.close(reader.frame, reader.size)
+            whole.spec = spec
+            if self.shared.command_timeout:
+                whole.deadline = self.shared.tick.now + self.shared.command_timeout
+            fifo_push(&self.fifo, whole)
+            self.table.send(whole)
+            return True
+        self._unbundle()
+        return False
+
+    cdef int _unbundle(self) except -1:
+        """The transaction is not whole, or holds more than keyed commands of one slot: one request at a time.
+        Nothing happens where none is being gathered."""
+        cdef Bundle bundle = self.bundle
+        cdef CommandSpec spec
+        cdef FrameReader reader
+        cdef Request request
+        self.bundle = None
+        if bundle is None or self.stream.closed:
+            return 0
+        for request in bundle.requests():
+            reader = self._reread(request)
+            spec = self.shared.commands.find_frame(reader.frame, reader.spans, reader.argc)
+            request.spec = spec
+            if self._is_queued(spec, reader):
+                request.slot = self.pin.slot
+                fifo_push(&self.fifo, request)
+                self.pin.queue(request)
+            else:
+                self.shared.dispatch(self, request)
+        return 0
+
+    def pin_to(self, Pin pin, bint straight=False):
+        """`pin` keeps a link for this session; `straight`: ordinary commands go their usual way all the same."""
+        self.pin, self.straight = pin, straight
+
+    def watch(self):
+        """The client waits for a blocking command: keep reading, to notice at once when it leaves."""
+        if self.stream.at_end:
+            self.close("the peer closed the connection")
+        else:
+            self.stream.resume()
+
+    cdef bint _is_watched(self) noexcept:
+        return self.pin is not None and self.pin.blocking and self.reader.pending() <= self.shared.pause_output
 
     cdef Request _request(self, CommandSpec spec, int slot):
         cdef FrameReader reader = self.reader
@@ -264,7 +357,9 @@ cdef class Session(Owner):
 
     cdef int ended(self) except -1:
         """The client has sent all: answer what is under way, then close."""
-        if not (self.held or self.choked):
+        if self.pin is not None and self.pin.blocking:
+            self.close("the peer closed the connection")
+        elif not (self.held or self.choked):
             self.end()
         return 0
 
@@ -277,6 +372,9 @@ cdef class Session(Owner):
             request.owner = None
         self.stored = 0
         self.on_idle = None
+        if self.pin is not None:
+            pin, self.pin = self.pin, None
+            pin.left()
         if self.on_lost is not None:
             callback, self.on_lost = self.on_lost, None
             callback(self, reason)

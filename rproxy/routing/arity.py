@@ -6,9 +6,12 @@ keys are looked for, and counts what the server counts later: MSET wants whole p
 
 from __future__ import annotations
 
-from rproxy.routing.specs import CommandSpec
+from rproxy.routing.specs import CommandFlag, CommandSpec
 
 
 def arity_error(spec: CommandSpec) -> bytes:
     """The error reply, RESP2 and RESP3 alike; a subcommand is named `object|encoding`."""
-    return f"-ERR wrong number of arguments for '{spec.name}' command\r\n".encode()
+    problem = f"wrong number of arguments for '{spec.name}' command"
+    if spec.flags & CommandFlag.EXEC:
+        return f"-EXECABORT Transaction discarded because of: {problem}\r\n".encode()
+    return f"-ERR {problem}\r\n".encode()

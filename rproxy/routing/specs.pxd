@@ -11,6 +11,8 @@ cpdef enum CommandFlag:
     STRAIGHT = 32          # keyed, not blocking, nothing special: the straight path takes it
     CONTAINER = 64         # has subcommands
     CHANNEL = 128          # its "keys" are channels: they have a slot, but hold nothing
+    MULTI = 256            # opens a transaction
+    EXEC = 512             # runs it
 
 
 cpdef enum KeyRule:

@@ -13,6 +13,8 @@ class CommandFlag(IntEnum):
     STRAIGHT = 32
     CONTAINER = 64
     CHANNEL = 128
+    MULTI = 256
+    EXEC = 512
 
 class KeyRule(IntEnum):
     RANGE = 0

@@ -83,6 +83,8 @@ cdef class CommandSpec:
             STRAIGHT: keyed and not special and self.rule != MIGRATE
             and (split or self.request_policy == ""),
             CONTAINER: len(self.subcommands) > 0,
+            MULTI: self.name == "multi",
+            EXEC: self.name == "exec",
             CHANNEL: any("not_key" in spec[2].split() for spec in self.key_specs),
         }
         self.flags = sum(flag for flag, holds in conditions.items() if holds)

@@ -21,6 +21,7 @@ from rproxy.errors import overfull_reply, uncovered_reply, unreachable_reply
 from rproxy.transport.stream import Tick
 from rproxy.upstream import recovery
 from rproxy.upstream.gate import Gate
+from rproxy.upstream.lease import Leases
 from rproxy.upstream.link import Link
 from rproxy.upstream.pool import Pool
 from rproxy.upstream.recovery import Kind, Verdict
@@ -52,6 +53,7 @@ class Lane:
         self.table = LinkTable(self.orphans)
         self.pools: dict[Address, Pool] = {}
         self.gates: set[Gate] = set()
+        self.leases = Leases(self)
         self._turn = 0
         self._orphaned_since: float | None = None
         self._actions: dict[Kind, Callable[[Link, Request, Verdict], bool]] = {
@@ -334,6 +336,7 @@ class Lane:
             if pool.retired and pool.is_idle:
                 pool.close("the node has left the cluster")
                 del self.pools[address]
+        self.leases.sweep(now)
 
     def _look_after(self, link: Link, now: float) -> None:
         options = self.cluster.config.upstream
@@ -346,6 +349,7 @@ class Lane:
 
     def close(self, reason: str) -> None:
         """End every link; what is under way is answered."""
+        self.leases.close(reason)
         for pool in self.pools.values():
             pool.close(reason)
         for gate in [self.orphans, *self.gates, *(pool.gate for pool in self.pools.values())]:

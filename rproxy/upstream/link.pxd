@@ -20,6 +20,8 @@ cdef class Link(Sink):
 
     cdef int send(self, Request request) except -1
     cdef int take_replies(self) except -1
+    cdef bint _is_for_the_lane(self, Request request, const char *reply, Py_ssize_t size) except -1
+    cdef bint _more_to_come(self, Request request, const char *reply, Py_ssize_t size) except -1
     cdef int _off_path(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1
     cdef int _fail(self, str reason) except -1
     cdef int _under_way(self, FrameReader reader) except -1

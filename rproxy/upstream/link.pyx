@@ -18,15 +18,15 @@ from rproxy.transport.stream cimport Stream, Tick
 from rproxy.upstream.gate cimport Gate
 from rproxy.upstream.sink cimport Sink, refuse
 from rproxy.wire.frames cimport (
-    APART, ASKED, BROKEN, FRAME, GATED, GHOST, MORE, READONLY_REQUEST, SETUP, Blob, Fifo, FrameReader,
-    Owner, Request, fifo_free, fifo_peek, fifo_pop, fifo_push,
+    APART, ASKED, BROKEN, FRAME, GATED, GHOST, MORE, READONLY_REQUEST, SETUP, SEVERAL, Blob, Fifo,
+    FrameReader, Owner, Request, fifo_free, fifo_peek, fifo_pop, fifo_push, fifo_put_back,
 )
 
 cdef enum:
     SHARE_LEAST = 32768        # bytes from which a reply is shared instead of copied
     EXPECT_LEAST = 1 << 20     # bytes from which the owner is told of a reply under way
     TAIL_KEPT = 1 << 17        # links are few and busy: they keep the memory of their writes
-    SPECIAL = GHOST | GATED | SETUP
+    SPECIAL = GHOST | GATED | SETUP | SEVERAL
 
 cdef bytes PING = b"*1\r\n$4\r\nPING\r\n"
 cdef bytes ASKING = b"*1\r\n$6\r\nASKING\r\n"
@@ -96,7 +96,7 @@ cdef class Link(Sink):
 
     def open(self):
         """The handshake is done."""
-        self.ready = True
+        self.ready = not self.stream.closed
 
     cdef int take_replies(self) except -1:
         """Hand every whole reply that the stream has to its request's owner."""
@@ -157,16 +157,41 @@ cdef class Link(Sink):
             if owner is not None:
                 owner.deliver(request, reply, size, blob)
             return 0
-        if reply[0] == c'-' and size > 1 and judged[<unsigned char>reply[1]] and not flags & GHOST \
-                and self.lane is not None:
-            request.last_error = PyBytes_FromStringAndSize(reply, size)
-            if self.lane.judge(self, request, request.last_error):
-                return 0
+        if flags & SEVERAL and self._more_to_come(request, reply, size):
+            return 0
+        if reply[0] == c'-' and not flags & GHOST and self.lane is not None \
+                and self._is_for_the_lane(request, reply, size) \
+                and self.lane.judge(self, request, request.last_error):
+            return 0
         if not request.flags & GHOST:
             owner.deliver(request, reply, size, blob)
         if request.flags & GATED:
             request.gate.came_home(request)
         return 0
+
+    cdef bint _is_for_the_lane(self, Request request, const char *reply, Py_ssize_t size) except -1:
+        """Whether the last error may call for action. EXEC refused because of an earlier error: that one counts."""
+        if size > 1 and judged[<unsigned char>reply[1]]:
+            request.last_error = PyBytes_FromStringAndSize(reply, size)
+            return True
+        return request.flags & SEVERAL and request.last_error is not None
+
+    cdef bint _more_to_come(self, Request request, const char *reply, Py_ssize_t size) except -1:
+        """Whether this is one of several replies and not the last; then the request is the oldest again."""
+        cdef Owner owner = request.owner
+        request.came += 1
+        if request.came == request.parts:
+            request.came = 0
+            return False
+        if request.came == 1:
+            request.last_error = None
+        if reply[0] == c'-' and size > 1 and judged[<unsigned char>reply[1]]:
+            request.last_error = PyBytes_FromStringAndSize(reply, size)
+        if not request.flags & GHOST and owner is not None:
+            owner.part(request, reply, size)
+        fifo_put_back(&self.fifo, request)
+        self.tick.in_flight += 1
+        return True
 
     cdef int _fail(self, str reason) except -1:
         """The connection is gone: hand back what may be sent again, answer the rest."""

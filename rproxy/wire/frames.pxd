@@ -16,6 +16,8 @@ cdef enum RequestFlag:
     ASKED = 16             # preceded by ASKING on its link: must not be re-sent to the owner as it is
     APART = 32             # its command can be cut into one-key pieces
     MUTED = 64             # the client asked for no reply (CLIENT REPLY)
+    SEVERAL = 128          # a whole transaction in one: several replies belong to it
+    KNOWN = 256            # its reply was given already: it is sent again for its effect alone
 
 
 cdef struct Span:
@@ -42,6 +44,7 @@ cdef class Owner:
     cdef int expect(self, Request request, Py_ssize_t size) except -1
     cdef int gather(self, Request request, Py_ssize_t size) except -1
     cdef bint take_apart(self, Request request) except -1
+    cdef int part(self, Request request, const char *reply, Py_ssize_t size) except -1
 
 
 cdef class Request:
@@ -65,6 +68,8 @@ cdef class Request:
     cdef Py_ssize_t reply_size     # bytes of it, or of its pieces so far
     # upstream
     cdef public int hops                  # redirections and retries so far
+    cdef int parts                 # replies that belong to it, where they are several
+    cdef int came                  # how many of them have come
     cdef long long start           # the link's count of bytes before this frame's first
     cdef public object gate               # the Gate that counts it home
     cdef public double hold_until         # loop time when waiting at gates ends; 0 before the first gate
@@ -169,6 +174,17 @@ cdef inline object fifo_pop(Fifo *fifo):
         fifo_free(fifo)
     Py_DECREF(item)
     return item
+
+
+cdef inline int fifo_put_back(Fifo *fifo, object item) except -1:
+    """Make an entry that was just popped the oldest again."""
+    if fifo.count == fifo.room:
+        fifo_grow(fifo)
+    Py_INCREF(item)
+    fifo.head = (fifo.head - 1) & (fifo.room - 1)
+    fifo.items[fifo.head] = <void *>item
+    fifo.count += 1
+    return 0
 
 
 cdef inline object fifo_peek(Fifo *fifo, Py_ssize_t index):

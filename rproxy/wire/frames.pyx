@@ -113,15 +113,16 @@ cdef class Owner:
 
     cdef int expect(self, Request request, Py_ssize_t size) except -1:
         """At least `size` bytes of reply are on their way: an owner that cannot take them may let go."""
-        return 0
 
     cdef int gather(self, Request request, Py_ssize_t size) except -1:
         """`size` bytes of pieces of the reply have come; they are kept until all are there."""
-        return 0
 
     cdef bint take_apart(self, Request request) except -1:
         """Whether the owner takes the request back, to send it in one-key pieces."""
         return False
+
+    cdef int part(self, Request request, const char *reply, Py_ssize_t size) except -1:
+        """One of several replies, not the last: that one is delivered."""
 
 
 @cython.final

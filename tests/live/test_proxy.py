@@ -174,10 +174,6 @@ def test_servers_own_unknown_command_error(proxy: Proxy) -> None:
 
 
 NOT_SERVED = (
-    [b"MULTI"],
-    [b"WATCH", b"a"],
-    [b"BLPOP", b"a", b"0"],
-    [b"XREAD", b"BLOCK", b"0", b"STREAMS", b"s", b"$"],
     [b"SUBSCRIBE", b"c"],
     [b"MONITOR"],
     [b"SCAN", b"0"],
@@ -188,7 +184,6 @@ NOT_SERVED = (
     [b"SHUTDOWN", b"NOSAVE"],
     [b"CONFIG", b"SET", b"maxmemory", b"1"],
     [b"DEBUG", b"SLEEP", b"1"],
-    [b"WAIT", b"1", b"0"],
     [b"CLIENT", b"TRACKING", b"ON"],
 )
 

@@ -1,0 +1,6 @@
+from typing import final
+
+from rproxy.wire.frames import Owner
+
+@final
+class Bundle(Owner): ...
