@@ -31,6 +31,7 @@ from rproxy.upstream.sink import LinkTable, call
 from rproxy.wire.frames import FrameReader, Request, Scratch, pack
 
 NODES = (Address("node-a", 1), Address("node-b", 2), Address("node-c", 3))
+SPANS = ((0, 5460), (5461, 10922), (10923, 16383))
 
 
 class FakeTimer:
@@ -109,9 +110,10 @@ class FakeCluster:
         self.known: dict[bytes, Any] = {}
         self.asked: list[tuple[Any, ...]] = []
         for lane in self.lanes.values():
-            lane.apply(range(16384))
-            for address in NODES:
-                self.connect(address, lane.protocol)
+            for address, (first, last) in zip(NODES, SPANS, strict=True):
+                link = self.connect(address, lane.protocol)
+                for slot in range(first, last + 1):  # what `apply` would do, but quicker
+                    lane.table[slot] = link
 
     def connect(self, address: Address, protocol: int = 2) -> Link:
         """Have the node's link up."""
@@ -193,11 +195,10 @@ def _raw(word: str | bytes) -> bytes:
 
 
 def even_map(owners: tuple[Address, ...] = NODES) -> SlotMap:
-    """Slots 0..5460 belong to the first, ..10922 to the second, the rest to the third."""
-    bounds = [(0, 5460), (5461, 10922), (10923, 16383)]
+    """A map in which each owner has the span of slots in its place."""
     return SlotMap.of(
         Shard(Node(address.host, address.port), (), (span,))
-        for address, span in zip(owners, bounds, strict=True)
+        for address, span in zip(owners, SPANS, strict=True)
     )
 
 

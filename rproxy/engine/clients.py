@@ -115,7 +115,7 @@ def _type_filter(kind: bytes) -> Match | bytes:
 def _kill(engine: Engine, session: Session, argv: Words) -> bytes:
     if len(argv) == 3:
         address = argv[2].decode("ascii", "replace")
-        killed = _close(engine, session, [c for c in engine.clients if c.address == address])
+        killed = _close(session, [c for c in engine.clients if c.address == address])
         return OK if killed else errors.reply("ERR No such client")
     if len(argv) < 4 or len(argv) % 2:
         return errors.SYNTAX_ERROR
@@ -134,7 +134,7 @@ def _kill(engine: Engine, session: Session, argv: Words) -> bytes:
     chosen = [c for c in engine.clients if all(match(c) for match in filters)]
     if skip_me:
         chosen = [c for c in chosen if c is not session.client]
-    return encode(_close(engine, session, chosen))
+    return encode(_close(session, chosen))
 
 
 def _kill_filter(option: bytes, value: bytes) -> Match | bytes:
@@ -149,29 +149,36 @@ def _kill_filter(option: bytes, value: bytes) -> Match | bytes:
         return lambda client: client.local_address == text
     if option not in (b"id", b"maxage"):
         return errors.SYNTAX_ERROR
-    number = integer(value)
+    return _number_filter(option, integer(value))
+
+
+def _number_filter(option: bytes, number: int | None) -> Match | bytes:
+    if number is None and option == b"maxage":
+        return errors.reply("ERR maxage is not an integer or out of range")
     if number is None or number <= 0:
-        return errors.reply(
-            "ERR client-id should be greater than 0"
-            if option == b"id"
-            else "ERR maxage is not an integer or out of range"
-        )
+        name = "client-id" if option == b"id" else "maxage"
+        return errors.reply(f"ERR {name} should be greater than 0")
     if option == b"id":
         return lambda client: client.id == number
     latest = time.monotonic() - number
     return lambda client: client.since <= latest
 
 
-def _close(engine: Engine, session: Session, chosen: Iterable[Client]) -> int:
+def _close(session: Session, chosen: Iterable[Client]) -> int:
     """Close the sessions of `chosen`, the own one only after its reply; how many they were."""
     count = 0
     for client in chosen:
         count += 1
         if client is session.client:
-            engine.soon(session.end)
+            session.hold(_leave)  # what the client has sent behind it is not read
         elif client.session is not None:
             client.session.close("CLIENT KILL")
     return count
+
+
+def _leave(session: Session) -> None:
+    session.release()
+    session.end()
 
 
 def _reply(engine: Engine, session: Session, argv: Words) -> bytes | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import hiredis
@@ -82,10 +81,6 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def soon(self, callback: Callable[[], object]) -> None:
-        """Call back after the present turn of the loop."""
-        asyncio.get_running_loop().call_soon(callback)
 
     def spawn(self, work: Any) -> None:
         """Run a coroutine beside the sessions; it ends with the engine."""

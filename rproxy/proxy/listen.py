@@ -45,6 +45,8 @@ def _share_tcp(where: Address, config: Config, shares: list[list[socket.socket]]
         )[0]
     except socket.gaierror as error:
         raise UsageError(_why(where, error)) from error
+    except UnicodeError as error:  # an empty or too long part of a name; the resolver is not asked
+        raise UsageError(f"cannot listen on {where}: no host has such a name") from error
     if len(shares) > 1:
         # Without SO_REUSEPORT, to find out a port that is taken; gives one for port 0, too.
         with _bound(family, kind, place, where, shared=False) as first:

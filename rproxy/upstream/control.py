@@ -39,6 +39,8 @@ async def converse(
         raise ConnectFailed(f"{address}: no answer within {time_limit:g} s") from None
     except OSError as error:
         raise ConnectFailed(f"{address}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise ConnectFailed(f"{address}: no host has such a name") from error
 
 
 async def _converse(

@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from rproxy.config import Address
-from rproxy.errors import HandshakeRefused, NetworkError, unreachable_reply
+from rproxy.errors import HandshakeRefused, LinkLost, NetworkError, unreachable_reply
 from rproxy.transport.protocol import StreamProtocol
 from rproxy.transport.sockets import connect_socket
 from rproxy.upstream import handshake
@@ -45,6 +45,8 @@ class Pool:
         self._attempt = 0
         self._failing_since: float | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._greeted: asyncio.Future[None] | None = None
+        self._loss = ""
 
     @property
     def sink(self) -> Sink:
@@ -60,13 +62,13 @@ class Pool:
         return str(self.address)
 
     def __repr__(self) -> str:
-        return f"<Pool {self.address}: {self.link or self.gate!r}>"
+        return f"<Pool {self.address}: {self.sink!r}>"
 
     # -- connecting --
 
     def wake(self) -> None:
         """See that the link is being opened."""
-        if self._connecting is None and not (self.link and self.link.ready):
+        if self._connecting is None and self.sink is self.gate:
             self._connecting = self.lane.loop.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -78,7 +80,8 @@ class Pool:
                     return
                 except TimeoutError:
                     self._failed(f"no answer within {options.connect_timeout:g} s")
-                except (OSError, NetworkError) as error:
+                except (OSError, NetworkError, UnicodeError) as error:
+                    # UnicodeError: a host name that cannot be one; the resolver says so only here.
                     self._failed(str(error))
                 delay = backoff(
                     self._attempt,
@@ -93,9 +96,13 @@ class Pool:
     async def _open(self) -> None:
         """Connect, shake hands, open the gate; raises what went wrong."""
         link = self.link = Link(self.lane.tick, self.lane, self)
+        self._greeted = asyncio.get_running_loop().create_future()
         try:
             await dial(link, self.address, self.lane.cluster)
-            await shake_hands(link, self.lane)
+            shake_hands(link, self.lane, self._greeted)
+            await self._greeted
+            if link.stream.is_closed:
+                raise LinkLost(self._loss)
         except BaseException:
             self.link = None
             link.close("the connection could not be set up")
@@ -124,6 +131,7 @@ class Pool:
             return
         self.link = None
         if not was_ready:
+            self._lost_early(reason)
             return
         self.lane.table.replace(link, self.gate)
         self.lane.probe.gate_closed(reason, -1)
@@ -133,6 +141,12 @@ class Pool:
         self.lane.probe.link_down(str(self.address), self.lane.protocol, reason)
         self.lane.cluster.refresh(f"the link to {self.address} was lost")
         self.wake()
+
+    def _lost_early(self, reason: str) -> None:
+        """The node ended the link during the handshake: nothing more is to be waited for."""
+        self._loss = reason
+        if self._greeted is not None and not self._greeted.done():
+            self._greeted.set_result(None)
 
     def retire(self) -> None:
         """The node has left: open no link any more; the present one ends when it is idle."""
@@ -165,9 +179,8 @@ async def dial(link: Link, address: Address, cluster: Cluster) -> None:
     )
 
 
-async def shake_hands(link: Link, lane: Lane) -> None:
-    """Send the link's first requests and check every answer."""
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+def shake_hands(link: Link, lane: Lane, done: asyncio.Future[None]) -> None:
+    """Send the link's first requests; `done` tells when every answer was good, or what was not."""
     steps = deque(handshake.steps(lane.cluster.config.upstream, lane.protocol))
 
     def check(reply: bytes) -> None:
@@ -181,4 +194,3 @@ async def shake_hands(link: Link, lane: Lane) -> None:
 
     for step in steps:
         link.send_setup(call(step.frame, check))
-    await done

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import selectors
 from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -18,28 +17,7 @@ from rproxy.probe import Probe
 from rproxy.topology.refresh import MAX_PAUSE, Refresher, View
 from rproxy.topology.slotmap import Node, Shard, SlotMap
 from rproxy.topology.views import PATIENCE
-
-
-class SkippingSelector(selectors.DefaultSelector):
-    """Does not wait: it moves the loop's clock to when the next thing is due."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        assert timeout is not None, "everything waits for something that never comes"
-        self.now += max(0.0, timeout)
-        return super().select(0)
-
-
-class SkippingLoop(asyncio.SelectorEventLoop):
-    """An event loop on which seconds pass at once, in the right order."""
-
-    def __init__(self) -> None:
-        self._skipping = SkippingSelector()
-        super().__init__(self._skipping)
-
-    def time(self) -> float:
-        return self._skipping.now
+from tests.nodes import SkippingLoop
 
 
 @pytest.fixture(autouse=True)
