@@ -52,8 +52,10 @@ class TinyNode:
 
     async def __aexit__(self, *error: object) -> None:
         self._server.close()
+        for _ in range(10):  # who is being accepted takes some turns to arrive
+            await asyncio.sleep(0)
         self.hang_up()
-        await self._server.wait_closed()
+        await asyncio.wait_for(self.deserted.wait(), 10.0)
 
     def shard(self, *spans: tuple[int, int]) -> dict[str, Any]:
         """This node as the master of those slots, in CLUSTER SHARDS."""
@@ -107,6 +109,14 @@ class _Connection(asyncio.Protocol):
                 self.transport.close()
                 return
             self.transport.write(reply or b"")
+
+
+async def all_ends() -> None:
+    """Every other task ends, and soon."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        _, pending = await asyncio.wait(others, timeout=5.0)
+        assert not pending
 
 
 class _SkippingSelector(selectors.DefaultSelector):

@@ -21,7 +21,7 @@ from rproxy.proxy.listen import close_all, open_listeners
 from rproxy.proxy.server import Server, readable
 from rproxy.wire.frames import pack
 from tests.fakes import bulk
-from tests.nodes import TinyNode
+from tests.nodes import TinyNode, all_ends
 
 PONG = b"+PONG\r\n"
 TOO_MANY = b"-ERR max number of clients reached\r\n"
@@ -134,7 +134,7 @@ def serve(
             for caller in scene.callers:
                 caller.writer.close()
             await node.deserted.wait()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await all_ends()
 
     asyncio.run(main())
 

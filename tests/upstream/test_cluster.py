@@ -20,7 +20,7 @@ from rproxy.upstream.recovery import Kind, Verdict
 from rproxy.upstream.sink import call
 from rproxy.wire.frames import pack
 from tests.fakes import bulk
-from tests.nodes import HANG_UP, SkippingLoop, TinyNode
+from tests.nodes import HANG_UP, SkippingLoop, TinyNode, all_ends
 
 NO_SHARDS = b"-ERR Unknown subcommand or wrong number of arguments for 'SHARDS'\r\n"
 UNCOVERED = b"-CLUSTERDOWN Hash slot not served; the command was not executed\r\n"
@@ -49,7 +49,7 @@ def with_node(
             await test(cluster, node)
             await cluster.close()
             await node.deserted.wait()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await all_ends()
 
     asyncio.run(main())
 

@@ -19,7 +19,7 @@ from rproxy.upstream.link import Link
 from rproxy.upstream.sink import call
 from rproxy.wire.frames import pack
 from tests.fakes import bulk
-from tests.nodes import HANG_UP, SkippingLoop, TinyNode
+from tests.nodes import HANG_UP, SkippingLoop, TinyNode, all_ends
 
 QUICK: dict[str, Any] = {"reconnect_delay": 0.001, "reconnect_delay_max": 0.001}
 """Options of tests that are not about the pauses between attempts."""
@@ -95,7 +95,7 @@ def with_node(
                 await test(scene, node)
             await scene.cluster.close()
             await asyncio.wait_for(node.deserted.wait(), 10.0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await all_ends()
 
     asyncio.run(main())
 
@@ -265,7 +265,7 @@ def test_node_that_left_gets_no_new_link() -> None:
         node.hang_up()
         await scene.notes.shut.wait()
         assert scene.is_shut
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await all_ends()
         assert node.opened == 1
 
     with_node(test)
@@ -277,7 +277,7 @@ def test_close_ends_attempts() -> None:
         await scene.trouble()
         scene.pool.close("no longer needed")
         await asyncio.wait_for(node.deserted.wait(), 10.0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await all_ends()
         assert scene.pool.link is None
 
     with_node(test, answers={b"CLIENT": HANG_UP})
