@@ -93,6 +93,7 @@ class FakeCluster:
         self.tick = Tick(self.loop)
         self.reasons: list[str] = []
         self.slotmap = even_map()
+        self.watchers: list[Callable[[Iterable[int]], object]] = []
         self.lanes = {
             version: Lane(self, self.tick, version)  # type: ignore[arg-type]
             for version in (2, 3)
@@ -145,6 +146,8 @@ class FakeCluster:
         self.slotmap = slotmap
         for lane in self.lanes.values():
             lane.apply(changed)
+        for watch in self.watchers:
+            watch(changed)
 
     # -- what an Engine wants of it --
 
@@ -239,6 +242,7 @@ class FakeClient:
 
     def _lost(self, session: Session, reason: str) -> None:
         self.reasons.append(reason)
+        self.proxy.engine.hub.leave(session)
         self.proxy.engine.clients.discard(self.identity)
         self.identity.session = None
 

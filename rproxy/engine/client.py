@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rproxy.engine.hub import Subscriber
     from rproxy.engine.session import Session
     from rproxy.probe import Probe
 
@@ -29,6 +30,7 @@ class Client:
         "probe",
         "session",
         "since",
+        "subscriber",
     )
 
     def __init__(
@@ -47,6 +49,7 @@ class Client:
         self.lib_ver = ""
         self.no_evict = False
         self.no_touch = False
+        self.subscriber: Subscriber | None = None
 
     def broke_protocol(self, trouble: str) -> None:
         """Count a protocol error of this client."""
@@ -60,14 +63,22 @@ class Client:
 
     @property
     def flags(self) -> str:
-        """CLIENT LIST's flags: e no-evict, T no-touch, N none."""
-        return ("e" if self.no_evict else "") + ("T" if self.no_touch else "") or FLAG_NONE
+        """CLIENT LIST's flags: O monitor, P subscriber, e no-evict, T no-touch, N none."""
+        assert self.session is not None
+        states = {
+            "O": self.session.is_monitor,
+            "P": self.session.is_subscribed,
+            "e": self.no_evict,
+            "T": self.no_touch,
+        }
+        return "".join(flag for flag, holds in states.items() if holds) or FLAG_NONE
 
     def line(self, now: float) -> str:
         """The client in the format of CLIENT LIST, without a line end."""
         session = self.session
         assert session is not None
         unsent = session.stream.unsent
+        channels, patterns, shards = self.subscriber.counts if self.subscriber else (0, 0, 0)
         fields = {
             "id": self.id,
             "addr": self.address,
@@ -78,9 +89,9 @@ class Client:
             "idle": max(0, int(now - session.active_at)),
             "flags": self.flags,
             "db": 0,
-            "sub": 0,
-            "psub": 0,
-            "ssub": 0,
+            "sub": channels,
+            "psub": patterns,
+            "ssub": shards,
             "multi": -1,
             "qbuf": 0,
             "qbuf-free": 0,

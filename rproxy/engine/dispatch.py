@@ -1,10 +1,10 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
 A request climbs down the rungs until one takes it: an attack? -> unknown? -> malformed? -> locked
-out? -> answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? -> split
-or broadcast? -> one slot. Each rung is a function that answers whether it took the request. What a
-command is comes from the command table (rproxy/routing), never from its name; names stand only in
-tables, next to what is done for them.
+out? -> forbidden to a subscriber? -> answered here? -> refused? -> the session is pinned, or this
+pins it? -> Pub/Sub? -> split or broadcast? -> one slot. Each rung is a function that answers
+whether it took the request. What a command is comes from the command table (rproxy/routing), never
+from its name; names stand only in tables, next to what is done for them.
 
 A rung for commands that rproxy does not serve answers an error that says so: never a wrong
 answer, never a stuck connection.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from rproxy import errors
 from rproxy.engine.local import CONNECTING, LOCAL
+from rproxy.engine.pubsub import confined, pubsub
 from rproxy.routing.arity import arity_error
 from rproxy.routing.slots import BAD_KEYS, CROSS_SLOT
 from rproxy.routing.specs import CommandFlag, CommandSpec
@@ -36,7 +37,7 @@ once, so do we.
 ADMIN = frozenset({"admin"})
 """Flags of commands that change or stop servers."""
 
-ANYWHERE = frozenset({"command", "lolwut", "publish"})
+ANYWHERE = frozenset({"command", "lolwut"})
 """Commands without a key that any one node answers for all."""
 
 XREAD_OPTIONS = {b"count": 2, b"noack": 1, b"group": 3}
@@ -132,14 +133,6 @@ def _would_block(spec: CommandSpec, request: Request) -> bool:
     return words[at : at + 1] != [b"streams"] and b"block" in words[at:]
 
 
-def _pubsub(engine: Engine, session: Session, request: Request) -> bool:
-    """Subscriptions; publishing is an ordinary command."""
-    spec = request.spec
-    if "pubsub" not in spec.server_flags or spec.name in ("publish", "spublish"):
-        return False
-    return _not_served(session, request, "Pub/Sub needs subscriptions of their own")
-
-
 def _spread(engine: Engine, session: Session, request: Request) -> bool:
     """Commands for several nodes, or for keys in several slots."""
     spec = request.spec
@@ -190,10 +183,11 @@ LADDER: tuple[Rung, ...] = (
     _unknown,
     _malformed,
     _locked_out,
+    confined,
     _answered_here,
     _refused,
     _pinned,
-    _pubsub,
+    pubsub,
     _spread,
     _one_slot,
 )

@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rproxy.config import Address
 from rproxy.errors import HandshakeRefused, NetworkError, unreachable_reply
 from rproxy.transport.protocol import StreamProtocol
 from rproxy.transport.sockets import connect_socket
+from rproxy.transport.stream import Stream
 from rproxy.upstream import handshake
 from rproxy.upstream.gate import Gate
 from rproxy.upstream.link import Link
@@ -50,6 +51,11 @@ class Pool:
     def sink(self) -> Sink:
         """Where requests for this node go now."""
         return self.link if self.link is not None and self.link.ready else self.gate
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the node could not be reached the last time."""
+        return self._failing_since is not None
 
     @property
     def is_idle(self) -> bool:
@@ -147,7 +153,25 @@ class Pool:
             self.link.close(reason)
 
 
-async def dial(link: Link, address: Address, cluster: Cluster) -> None:
+class Dialled(Protocol):
+    """A connection to a node: a Link or a Feed."""
+
+    @property
+    def stream(self) -> Stream:
+        """Its socket."""
+
+    def send_setup(self, request: Request) -> None:
+        """Write a request of the handshake."""
+
+
+class Way(Protocol):
+    """What a handshake has to know of the Lane or Station whose connection it sets up."""
+
+    cluster: Cluster
+    protocol: int
+
+
+async def dial(link: Dialled, address: Address, cluster: Cluster) -> None:
     """Connect the link's stream to the address, by TLS where that is configured."""
     loop = asyncio.get_running_loop()
     if cluster.tls is None:
@@ -165,7 +189,7 @@ async def dial(link: Link, address: Address, cluster: Cluster) -> None:
     )
 
 
-async def shake_hands(link: Link, lane: Lane) -> None:
+async def shake_hands(link: Dialled, lane: Way) -> None:
     """Send the link's first requests and check every answer."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     steps = deque(handshake.steps(lane.cluster.config.upstream, lane.protocol))
