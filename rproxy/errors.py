@@ -194,6 +194,12 @@ def overfull_reply(node: str) -> bytes:
     )
 
 
+def partial_reply(error: bytes, node: str, done: int, asked: int) -> bytes:
+    """A node's error to a command for several nodes, with its name and what the others did."""
+    text = error.strip()[1:] if error[:1] == b"-" else error.partition(b"\r\n")[2].strip()
+    return reply(b"%b (at %b; %d of %d nodes succeeded)" % (text, node.encode(), done, asked))
+
+
 def late_reply(was_written: bool) -> bytes:
     """The command's deadline has passed; `was_written` tells whether a byte of it has left."""
     outcome = "may have been executed" if was_written else "was not executed"

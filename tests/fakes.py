@@ -23,7 +23,9 @@ from rproxy.topology.slotmap import Node, Shard, SlotMap, address_of_redirect
 from rproxy.transport.stream import Tick
 from rproxy.upstream.lane import Lane
 from rproxy.upstream.link import Link
+from rproxy.upstream.pool import Pool
 from rproxy.upstream.recovery import Verdict
+from rproxy.upstream.scripts import ScriptCache
 from rproxy.upstream.sink import LinkTable, call
 from rproxy.wire.frames import FrameReader, Request, Scratch, pack
 
@@ -94,6 +96,7 @@ class FakeCluster:
         self.reasons: list[str] = []
         self.slotmap = even_map()
         self.watchers: list[Callable[[Iterable[int]], object]] = []
+        self.scripts = ScriptCache(1 << 20)
         self.lanes = {
             version: Lane(self, self.tick, version)  # type: ignore[arg-type]
             for version in (2, 3)
@@ -156,6 +159,10 @@ class FakeCluster:
 
     def send_anywhere(self, protocol: int, request: Request) -> None:
         self.lanes[protocol].send_anywhere(request)
+
+    def masters(self, protocol: int) -> list[Pool]:
+        lane = self.lanes[protocol]
+        return [lane.pool(node.address) for node in self.slotmap.masters]
 
     async def ask(self, *commands: tuple[Any, ...]) -> list[Any]:
         """What `known` says of each command's last word; an exception there is raised."""

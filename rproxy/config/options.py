@@ -159,6 +159,10 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
         Seconds,
         Option("Silence after which the system probes whether a node is still there; 0: never."),
     ] = Seconds(60)
+    script_cache: Annotated[
+        Bytes,
+        Option("Bytes of scripts remembered, to teach them to nodes that do not know them.", False),
+    ] = Bytes(16 << 20)
     tls: Tls = Tls()
 
 

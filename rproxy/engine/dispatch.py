@@ -2,9 +2,9 @@
 
 A request climbs down the rungs until one takes it: an attack? -> unknown? -> malformed? -> locked
 out? -> forbidden to a subscriber? -> answered here? -> refused? -> the session is pinned, or this
-pins it? -> Pub/Sub? -> split or broadcast? -> one slot. Each rung is a function that answers
-whether it took the request. What a command is comes from the command table (rproxy/routing), never
-from its name; names stand only in tables, next to what is done for them.
+pins it? -> Pub/Sub? -> a script to remember? -> split or broadcast? -> one slot. Each rung is a
+function that answers whether it took the request. What a command is comes from the command table
+(rproxy/routing), never from its name; names stand only in tables, next to what is done for them.
 
 A rung for commands that rproxy does not serve answers an error that says so: never a wrong
 answer, never a stuck connection.
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rproxy import errors
+from rproxy.engine.broadcast import broadcast
+from rproxy.engine.keyspace import KEYSPACE
 from rproxy.engine.local import CONNECTING, LOCAL
 from rproxy.engine.pubsub import confined, pubsub
 from rproxy.routing.arity import arity_error
@@ -37,8 +39,11 @@ once, so do we.
 ADMIN = frozenset({"admin"})
 """Flags of commands that change or stop servers."""
 
-ANYWHERE = frozenset({"command", "lolwut"})
+ANYWHERE = frozenset({"command", "lolwut", "swapdb", "function|list", "function|dump"})
 """Commands without a key that any one node answers for all."""
+
+SCRIPT_AT = {"eval": 1, "eval_ro": 1, "script|load": 2}
+"""Commands that bring a script, and where it stands."""
 
 XREAD_OPTIONS = {b"count": 2, b"noack": 1, b"group": 3}
 """Options of XREAD and XREADGROUP that may stand before BLOCK, and their words."""
@@ -133,6 +138,16 @@ def _would_block(spec: CommandSpec, request: Request) -> bool:
     return words[at : at + 1] != [b"streams"] and b"block" in words[at:]
 
 
+def _taught(engine: Engine, session: Session, request: Request) -> bool:
+    """Scripts are remembered on their way to the servers; flushed ones are forgotten."""
+    at = SCRIPT_AT.get(request.spec.name)
+    if at is not None:
+        engine.cluster.scripts.remember(request.argv()[at])
+    elif request.spec.name == "script|flush":
+        engine.cluster.scripts.clear()
+    return False
+
+
 def _spread(engine: Engine, session: Session, request: Request) -> bool:
     """Commands for several nodes, or for keys in several slots."""
     spec = request.spec
@@ -143,7 +158,13 @@ def _spread(engine: Engine, session: Session, request: Request) -> bool:
         return True
     if not spec.request_policy:
         return False
-    return _not_served(session, request, "it concerns every node")
+    answer = KEYSPACE.get(spec.name)
+    if answer is not None:
+        answer(engine, session, request)
+        return True
+    return broadcast(engine, session, request) or _not_served(
+        session, request, "it concerns every node"
+    )
 
 
 def _one_slot(engine: Engine, session: Session, request: Request) -> bool:
@@ -168,6 +189,7 @@ def _any_node_will_do(spec: CommandSpec) -> bool:
     return (
         spec.is_keyed
         or root(spec) in ANYWHERE
+        or spec.name in ANYWHERE
         or spec.name.endswith("|help")
         or bool(spec.flags & CommandFlag.CONTAINER)
     )
@@ -188,6 +210,7 @@ LADDER: tuple[Rung, ...] = (
     _refused,
     _pinned,
     pubsub,
+    _taught,
     _spread,
     _one_slot,
 )

@@ -76,7 +76,7 @@ class Engine:
 
     def start(self) -> None:
         """Begin to learn the cluster's own command table."""
-        self._spawn(self._learn_all())
+        self.spawn(self._learn_all())
 
     async def close(self) -> None:
         """Stop background work."""
@@ -89,7 +89,8 @@ class Engine:
         """Call back after the present turn of the loop."""
         asyncio.get_running_loop().call_soon(callback)
 
-    def _spawn(self, work: Any) -> None:
+    def spawn(self, work: Any) -> None:
+        """Run a coroutine beside the sessions; it ends with the engine."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -122,7 +123,7 @@ class Engine:
             self.cluster.send_anywhere(session.protocol, request)
             return
         session.hold()
-        self._spawn(self._look_up(session, request, name))
+        self.spawn(self._look_up(session, request, name))
 
     def _is_known_unknown(self, name: bytes) -> bool:
         return self._unknown.get(name, 0.0) > time.monotonic()

@@ -1,6 +1,12 @@
+from collections.abc import Callable, Sequence
 from typing import final
 
-from rproxy.wire.frames import Owner
+from rproxy.upstream.pool import Pool
+from rproxy.wire.frames import Owner, Request
 
 @final
 class Fanout(Owner): ...
+
+def spread(
+    whole: Request, pools: Sequence[Pool], merge: Callable[[list[bytes]], bytes]
+) -> None: ...

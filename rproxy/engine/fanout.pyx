@@ -1,12 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""A request for several slots: cut into one-slot pieces, sent, counted home, merged by the command's policy.
+"""A request for several slots or nodes: sent in pieces, counted home, merged.
 
-The pieces are ordinary Requests whose owner is the Fanout, so redirects and gates treat each of them alone. A piece that a
-node refuses with TRYAGAIN, because its slot is half migrated, is cut again into one-key pieces, which always succeed.
+The pieces are ordinary Requests whose owner is the Fanout, so redirects and gates treat each of them alone. A request for
+several slots is cut by slot. A piece that a node refuses with TRYAGAIN, because its slot is half migrated, is cut again into
+one-key pieces, which always succeed. A request for several nodes goes to each of them as it is; such a piece names the node
+that alone may answer it. It is never taken for a read-only request, which another node might answer as well.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
+from rproxy.routing.slots cimport NO_KEYS
 from rproxy.routing.specs cimport CommandSpec
 from rproxy.routing.split cimport Plan, cut
 from rproxy.upstream.sink cimport LinkTable
@@ -30,7 +33,7 @@ cdef class Fanout(Owner):
         self.missing -= 1
         if self.missing:
             return owner.gather(self.whole, size - piece.reply_size)
-        merged = self.plan.merge(self.replies)
+        merged = self.merge(self.replies)
         self.replies = None
         return owner.deliver(self.whole, PyBytes_AS_STRING(merged), PyBytes_GET_SIZE(merged), None)
 
@@ -47,7 +50,26 @@ cdef class Fanout(Owner):
         return 0 if owner is None else owner.gather(self.whole, size)
 
     cdef bint take_apart(self, Request piece) except -1:
-        return launch_apart(piece, self.table)
+        return self.table is not None and launch_apart(piece, self.table)
+
+
+def spread(Request whole not None, pools, merge):
+    """Send the request, which has its place already, to each of the nodes.
+
+    `pools` are the nodes' Pools; `merge(replies)` makes the client's reply of the nodes' replies, in the order of `pools`.
+    """
+    cdef Fanout fanout = Fanout.__new__(Fanout)
+    cdef bytes frame = whole.frame_bytes
+    cdef Request piece
+    fanout.whole, fanout.merge = whole, merge
+    fanout.missing = len(pools)
+    fanout.replies = [None] * fanout.missing
+    for index, pool in enumerate(pools):
+        piece = Request(frame)
+        piece.index, piece.slot, piece.target = index, NO_KEYS, pool
+        piece.owner, piece.spec = fanout, whole.spec
+        piece.deadline = whole.deadline
+        pool.sink.take(piece)
 
 
 cdef int launch(Request whole, LinkTable table, const Span *spans, Py_ssize_t argc) except -1:
@@ -73,7 +95,7 @@ cdef int _send(Request whole, LinkTable table, Plan plan) except -1:
     cdef Fanout fanout = Fanout.__new__(Fanout)
     cdef Request piece
     cdef Py_ssize_t index
-    fanout.whole, fanout.table, fanout.plan = whole, table, plan
+    fanout.whole, fanout.table, fanout.merge = whole, table, (<object>plan).merge
     fanout.missing = len(plan.frames)
     fanout.replies = [None] * fanout.missing
     for index in range(fanout.missing):

@@ -33,8 +33,10 @@ KEY_RULES = {
 POLICIES = {"msetnx": ("", "")}
 """Request and response policy, where the server's tips mislead: in pieces MSETNX is not atomic."""
 
-UNTOLD_FLAGS = {"pfcount": "may_replicate"}
-"""Flags that COMMAND does not print: PFCOUNT writes its cached count into the key."""
+UNTOLD_FLAGS = {"pfcount": "may_replicate", "eval": "teaches", "eval_ro": "teaches"}
+"""Flags that COMMAND does not print: PFCOUNT writes its cached count into the key; EVAL teaches the
+node a script that EVALSHA can name from then on.
+"""
 
 UNTOLD_SUBCOMMANDS = {
     "debug": [Row("debug|object", -3, "admin", "admin", (2, 2, 1), (), "", "")],

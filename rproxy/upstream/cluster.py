@@ -16,15 +16,18 @@ import hiredis
 from rproxy.config import Address, Config
 from rproxy.errors import NetworkError, uncovered_reply
 from rproxy.probe import Probe
+from rproxy.routing.slots import NO_KEYS
 from rproxy.topology.refresh import Refresher, View
 from rproxy.topology.slotmap import SlotMap, address_of_redirect, parse_shards, parse_slots
 from rproxy.transport.stream import Tick
 from rproxy.upstream import tls
 from rproxy.upstream.control import converse
 from rproxy.upstream.lane import Lane
+from rproxy.upstream.pool import Pool
 from rproxy.upstream.recovery import Verdict
-from rproxy.upstream.sink import LinkTable
-from rproxy.wire.frames import Request
+from rproxy.upstream.scripts import ScriptCache
+from rproxy.upstream.sink import LinkTable, call
+from rproxy.wire.frames import Request, pack
 
 ROUND = 0.1
 """Seconds between two rounds of `sweep`: how late a deadline may be noticed."""
@@ -39,6 +42,7 @@ class Cluster:
         self.loop = asyncio.get_running_loop()
         self.tls = tls.context(config.upstream.tls)
         self.slotmap = SlotMap.empty()
+        self.scripts = ScriptCache(config.upstream.script_cache)
         self.lanes = {version: Lane(self, tick, version) for version in (2, 3)}
         self.refresher = Refresher(config, self.fetch, self._adopt, probe)
         self.watchers: list[Callable[[Iterable[int]], object]] = []
@@ -72,6 +76,41 @@ class Cluster:
     def send_anywhere(self, protocol: int, request: Request) -> None:
         """Send a request that names no key."""
         self.lanes[protocol].send_anywhere(request)
+
+    def masters(self, protocol: int) -> list[Pool]:
+        """The ways to all masters, for requests that concern every one of them."""
+        lane = self.lanes[protocol]
+        return [lane.pool(node.address) for node in self.slotmap.masters]
+
+    async def tell(self, pool: Pool, *words: bytes) -> Any:
+        """One node's reply, as hiredis gives it (an error as a value), by the link that clients
+        share: in order with what they have sent there.
+        """
+        request, reply = self._question(words)
+        request.target = pool
+        pool.sink.take(request)
+        return parse_reply(await reply)
+
+    async def route(self, slot: int, *words: bytes) -> Any:
+        """The reply of whoever serves the slot, as hiredis gives it."""
+        request, reply = self._question(words, slot)
+        self.lanes[2].table.route(request)
+        return parse_reply(await reply)
+
+    def _question(
+        self, words: tuple[bytes, ...], slot: int = NO_KEYS
+    ) -> tuple[Request, asyncio.Future[bytes]]:
+        """A request of rproxy's own, and the reply to come."""
+        reply: asyncio.Future[bytes] = self.loop.create_future()
+
+        def note(raw: bytes) -> None:
+            if not reply.done():
+                reply.set_result(raw)
+
+        request = call(pack(list(words)), note, slot)
+        limit = self.config.upstream.command_timeout
+        request.deadline = self.loop.time() + limit if limit else 0.0
+        return request, reply
 
     # -- the slot map --
 
@@ -156,6 +195,13 @@ class Cluster:
             self._uncovered_since = None
         elif self._uncovered_since is None:
             self._uncovered_since = self.loop.time()
+
+
+def parse_reply(raw: bytes) -> Any:
+    """One whole reply frame as hiredis gives it: an error is a ReplyError value."""
+    parser = hiredis.Reader()
+    parser.feed(raw)
+    return parser.gets()
 
 
 def epoch_of(about: Any) -> int:

@@ -24,12 +24,16 @@ from rproxy.upstream.gate import Gate
 from rproxy.upstream.link import Link
 from rproxy.upstream.pool import Pool
 from rproxy.upstream.recovery import Kind, Verdict
-from rproxy.upstream.sink import LinkTable, answer, take_apart
-from rproxy.wire.frames import Request
+from rproxy.upstream.sink import LinkTable, answer, call, take_apart
+from rproxy.wire.frames import Request, pack
 
 if TYPE_CHECKING:
     from rproxy.probe import Probe
     from rproxy.upstream.cluster import Cluster
+
+
+def _unread(reply: bytes) -> None:
+    """A reply that nothing depends on."""
 
 
 class Lane:
@@ -59,6 +63,7 @@ class Lane:
             Kind.LOADING: self._judge_not_ready,
             Kind.MASTERDOWN: self._judge_not_ready,
             Kind.NOAUTH: self._judge_noauth,
+            Kind.NOSCRIPT: self._judge_noscript,
         }
 
     def now(self) -> float:
@@ -81,7 +86,9 @@ class Lane:
 
     def dispatch(self, request: Request) -> None:
         """Send a request that was held to where it belongs now."""
-        if request.target is not None:
+        if request.target is not None and request.slot < 0:
+            request.target.sink.take(request)
+        elif request.target is not None:
             self._send_asking(request.target, request)
         elif request.slot >= 0:
             self.table.route(request)
@@ -260,6 +267,20 @@ class Lane:
         if not self._again_later(link, request):
             return False
         link.close("the node wants authentication again")
+        return True
+
+    def _judge_noscript(self, link: Link, request: Request, verdict: Verdict) -> bool:
+        """Teach the node the script, then send the request again; once, it may be flushed again."""
+        words = request.argv()
+        body = self.cluster.scripts.find(words[1]) if len(words) > 1 else None
+        if body is None or request.hops >= self.cluster.config.upstream.max_redirects:
+            return False
+        link.send_setup(call(pack([b"SCRIPT", b"LOAD", body]), _unread))
+        if request.slot >= 0:
+            self._send_back(request, self._gate_for(request, link), 0.0)
+        else:
+            request.hops += 1
+            link.take(request)
         return True
 
     def _again_later(self, link: Link, request: Request) -> bool:

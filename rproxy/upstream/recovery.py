@@ -42,6 +42,9 @@ class Kind(Enum):
     MASTERDOWN = auto()
     """The replica has lost its master: ask the master."""
 
+    NOSCRIPT = auto()
+    """The node does not know the script: teach it, where the script is remembered."""
+
     NOAUTH = auto()
     """Our own login is gone or wrong: log in again, tell the operator."""
 
@@ -68,6 +71,7 @@ _KINDS = {
     b"-LOADING": Kind.LOADING,
     b"-MASTERDOWN": Kind.MASTERDOWN,
     b"-NOAUTH": Kind.NOAUTH,
+    b"-NOSCRIPT": Kind.NOSCRIPT,
     b"-WRONGPASS": Kind.NOAUTH,
 }
 

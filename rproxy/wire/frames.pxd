@@ -69,7 +69,8 @@ cdef class Request:
     cdef public object gate               # the Gate that counts it home
     cdef public double hold_until         # loop time when waiting at gates ends; 0 before the first gate
     cdef public object last_error         # bytes of the last error that sent it back, or None
-    cdef public object target             # the Pool that an ASK named, until it is sent there
+    cdef public object target             # the Pool that an ASK named, until it is sent there; without a slot: the
+                                          # one that alone may answer
 
     cdef int keep(self, const char *data, Py_ssize_t size, Blob blob) except -1
     cpdef list argv(self)

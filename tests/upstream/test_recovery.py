@@ -24,6 +24,7 @@ from rproxy.upstream.recovery import PASS, Kind, Verdict, backoff, verdict
         (b"-LOADING Redis is loading the dataset in memory\r\n", Verdict(Kind.LOADING)),
         (b"-MASTERDOWN Link with MASTER is down\r\n", Verdict(Kind.MASTERDOWN)),
         (b"-NOAUTH Authentication required.\r\n", Verdict(Kind.NOAUTH)),
+        (b"-NOSCRIPT No matching script. Please use EVAL.\r\n", Verdict(Kind.NOSCRIPT)),
         (b"-WRONGPASS invalid username-password pair\r\n", Verdict(Kind.NOAUTH)),
     ],
 )
@@ -49,7 +50,6 @@ def test_errors_that_prove_that_nothing_ran(reply: bytes, expected: Verdict) -> 
         "NOTBUSY",
         "INPROG",
         "STALE",
-        "NOSCRIPT",
         "UNBLOCKED",
         "ERR",
         "NOPROTO",
