@@ -254,11 +254,13 @@ class Hub:
         topic = self.pubsub.topics[kind].get(name)
         return 0 if topic is None else len(crowd_of(topic))
 
-    def hearing(self, channel: bytes) -> Iterator[Topic]:
-        """This worker's topics whose clients hear a message that is published to the channel."""
-        topic = self.pubsub.topics[CHANNEL].get(channel)
+    def hearing(self, kind: int, channel: bytes) -> Iterator[Topic]:
+        """This worker's topics whose clients hear what is published to the (shard) channel."""
+        topic = self.pubsub.topics[kind].get(channel)
         if topic is not None:
             yield topic
+        if kind == SHARD:
+            return
         for pattern, match in self._matchers.items():
             if match.fullmatch(channel):
                 yield self.pubsub.topics[PATTERN][pattern]

@@ -162,10 +162,10 @@ def _publish(engine: Engine, session: Session, request: Request) -> None:
     pool = next((pool for pool in pools if not pool.is_failing), None)
     if pool is None:
         lane.send_anywhere(request)
-    elif next(engine.hub.hearing(channel), None) is None:
+    elif next(engine.hub.hearing(CHANNEL, channel), None) is None:
         pool.sink.take(request)
     else:
-        pool.sink.take(_counted(engine, request, CHANNEL, channel, pool.address))
+        pool.sink.take(_counted(engine, session, request, CHANNEL, pool.address))
 
 
 def _spublish(engine: Engine, session: Session, request: Request) -> None:
@@ -176,25 +176,28 @@ def _spublish(engine: Engine, session: Session, request: Request) -> None:
         session.forward(request)
         return
     session.enter(request)
-    counted = _counted(engine, request, SHARD, channel, topic.target.address)
+    counted = _counted(engine, session, request, SHARD, topic.target.address)
     counted.slot = slot
     engine.cluster.table(session.protocol).route(counted)
 
 
 def _counted(
-    engine: Engine, request: Request, kind: int, channel: bytes, address: Address
+    engine: Engine, session: Session, request: Request, kind: int, address: Address
 ) -> Request:
-    """The same request, in whose reply this worker's clients count instead of its one feed."""
+    """The same request, in whose reply this worker's clients count instead of its one feed.
+
+    A publisher that is itself subscribed gets its own message before the reply, as Redis has it.
+    """
+    hub, channel = engine.hub, request.argv()[1]
 
     def correct(reply: bytes) -> None:
-        if reply[:1] != b":":
+        if reply[:1] == b":":
+            own, clients = _shares(engine, list(hub.hearing(kind, channel)), address)
+            reply = encode(max(0, int(reply[1:-2]) - own) + clients)
+        if session.is_subscribed:
+            hub.pubsub.after_messages(address, partial(answer, request, reply))
+        else:
             answer(request, reply)
-            return
-        hub = engine.hub
-        topic = hub.pubsub.topics[SHARD].get(channel)
-        heard = hub.hearing(channel) if kind == CHANNEL else [topic] if topic is not None else []
-        own, clients = _shares(engine, list(heard), address)
-        answer(request, encode(max(0, int(reply[1:-2]) - own) + clients))
 
     counted = call(request.frame_bytes, correct)
     counted.deadline = request.deadline

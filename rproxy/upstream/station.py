@@ -60,12 +60,11 @@ class Station:
         self.topics: dict[Topic, None] = {}
         self.feed: Feed | None = None
         self.failing = False
-        # Replies that are due: the topic of a begin, or who waits for an end.
-        self._due: deque[tuple[bytes, Topic, Done]] = deque()
+        # Replies that are due: the verb, its topic (None for a PING), who waits for the reply.
+        self._due: deque[tuple[bytes, Topic | None, Done]] = deque()
         self._attempt = 0
         self._connecting: asyncio.Task[None] | None = None
         self._idle_since = 0.0
-        self._pinged = False
 
     def __str__(self) -> str:
         return str(self.address)
@@ -112,6 +111,14 @@ class Station:
         self.feed.say(pack([verb, topic.name]))
         return True
 
+    def ping(self, done: Done) -> bool:
+        """Whether `done` will be called, once all messages that are on their way have come."""
+        if self.feed is None:
+            return False
+        self._due.append((b"pong", None, done))
+        self.feed.say(PING)
+        return True
+
     # -- connecting --
 
     def wake(self) -> None:
@@ -156,7 +163,7 @@ class Station:
     def opened(self, feed: Feed) -> None:
         """The feed is up: subscribe all that is to be subscribed here."""
         self.feed, self.failing, self._attempt = feed, False, 0
-        self._pinged, self._idle_since = False, self.cluster.loop.time()
+        self._idle_since = self.cluster.loop.time()
         self.cluster.probe.link_up(str(self.address), self.protocol)
         for topic in self.topics:
             self._begin(topic)
@@ -174,28 +181,25 @@ class Station:
         if feed is not self.feed:
             return
         verb, name = _read(frame)
-        if verb in (b"pong", b""):
-            self._pinged = False
-        elif not self._is_due(verb, name):
+        if not self._is_due(verb, name):
             self._ended(verb, name)
+            return
+        due, topic, done = self._due.popleft()
+        done()
+        # Whether it is refused or confirmed, only the begin of what is still wanted matters.
+        if topic is None or topic not in self.topics or due != VERBS[topic.kind][0].lower():
+            return
+        if verb == b"-":
+            self.subscriptions.refused(self, topic, frame)
         else:
-            begun, topic, done = self._due.popleft()
-            done()
-            if verb == b"-" and begun == VERBS[topic.kind][0].lower():
-                self._refused(topic, frame)
-            elif begun == VERBS[topic.kind][0].lower() and topic in self.topics:
-                self.subscriptions.confirmed(self, topic)
+            self.subscriptions.confirmed(self, topic)
 
     def _is_due(self, verb: bytes, name: bytes) -> bool:
         """Whether that is the reply to the oldest command; an end must name its topic, too."""
         if not self._due:
             return False
         due, topic, _ = self._due[0]
-        return verb == b"-" or (due == verb and (verb == b"monitor" or name == topic.name))
-
-    def _refused(self, topic: Topic, error: bytes) -> None:
-        if topic in self.topics:
-            self.subscriptions.refused(self, topic, error)
+        return verb == b"-" or (due == verb and (topic is None or name == topic.name))
 
     def _ended(self, verb: bytes, name: bytes) -> None:
         """The node says that it has no such slot any more, or is out of step."""
@@ -228,11 +232,10 @@ class Station:
         if not self.topics and not self._due and now - self._idle_since > IDLE_SECONDS:
             self.close("nothing is subscribed any more")
             return False
-        if (self._due or self._pinged) and quiet > options.stall_timeout:
+        if self._due and quiet > options.stall_timeout:
             feed.close_for(f"no byte came for {quiet:.1f} s")
-        elif quiet > options.heartbeat and not self._pinged:
-            self._pinged = True
-            feed.say(PING)
+        elif not self._due and quiet > options.heartbeat:
+            self.ping(_nothing)
         return True
 
     def close(self, reason: str) -> None:
@@ -246,11 +249,11 @@ class Station:
 
 
 def _read(frame: bytes) -> tuple[bytes, bytes]:
-    """The verb and the name of a reply; `-` for an error, nothing for a PING's plain answer."""
+    """The verb and the name of a reply; `-` for an error."""
     if frame[:1] == b"-":
         return b"-", b""
     if frame[:1] == b"+":
-        return (b"monitor" if frame == b"+OK\r\n" else b""), b""
+        return (b"monitor" if frame == b"+OK\r\n" else frame[1:-2].lower()), b""
     _, _, verb, rest = frame.split(b"\r\n", 3)
     size, _, tail = rest.partition(b"\r\n")
     return verb, tail[: max(0, int(size[1:]))]

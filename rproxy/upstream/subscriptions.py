@@ -119,6 +119,12 @@ class Subscriptions:
         """Whether the node there counts this worker among the topic's subscribers."""
         return self.stations.get(address) in topic.confirmed
 
+    def after_messages(self, address: Address, done: Done) -> None:
+        """Call `done` when all messages have come that the node there has sent so far."""
+        station = self.stations.get(address)
+        if station is None or not station.ping(done):
+            done()
+
     def publishers(self) -> Iterator[Address]:
         """The masters in the order in which they are to be tried for PUBLISH: the home first."""
         if self.home is not None:
