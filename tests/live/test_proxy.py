@@ -178,8 +178,6 @@ NOT_SERVED = (
     [b"WATCH", b"a"],
     [b"BLPOP", b"a", b"0"],
     [b"XREAD", b"BLOCK", b"0", b"STREAMS", b"s", b"$"],
-    [b"SUBSCRIBE", b"c"],
-    [b"MONITOR"],
     [b"SCAN", b"0"],
     [b"KEYS", b"*"],
     [b"DBSIZE"],
