@@ -17,13 +17,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import hiredis
-
 from rproxy import errors
+from rproxy.engine.broadcast import Replies, merged
+from rproxy.engine.fanout import spread
 from rproxy.engine.hub import subscriber_of
 from rproxy.engine.replies import OK, encode
 from rproxy.routing.globs import matcher
 from rproxy.routing.slots import CROSS_SLOT
+from rproxy.upstream.cluster import parse_reply
 from rproxy.upstream.feed import CHANNEL, MONITOR, PATTERN, SHARD, Topic
 from rproxy.upstream.sink import answer, call
 from rproxy.wire.frames import Request
@@ -272,36 +273,19 @@ def _query(engine: Engine, session: Session, request: Request) -> None:
     if request.spec.name.endswith("channels") and len(words) > 1:
         session.answer(errors.pubsub_syntax_reply(request.argv()[1]), request)
         return
-    session.enter(request)
-    protocol = session.protocol
-    addresses = list(engine.hub.pubsub.publishers())
-    if not addresses:
-        engine.cluster.send_anywhere(session.protocol, request)
+    pools = engine.cluster.masters(session.protocol)
+    if not pools:
+        session.answer(errors.uncovered_reply(), request)
         return
-    replies: dict[Address, bytes] = {}
+    addresses, names = [pool.address for pool in pools], [str(pool) for pool in pools]
 
-    def heard(address: Address, reply: bytes) -> None:
-        replies[address] = reply
-        if len(replies) < len(addresses):
-            return
-        error = next((reply for reply in replies.values() if reply[:1] == b"-"), None)
-        if error is not None:
-            answer(request, error)
-            return
-        answers = [(address, _value(reply)) for address, reply in replies.items()]
-        merged = query.merge(engine, query.kind, words, answers)
-        answer(request, encode(merged, protocol))
+    def merge(replies: Replies, protocol: int) -> bytes:
+        answers = list(zip(addresses, map(parse_reply, replies), strict=True))
+        return encode(query.merge(engine, query.kind, words, answers), protocol)
 
-    for address in addresses:
-        asked = call(request.frame_bytes, partial(heard, address))
-        asked.deadline = request.deadline
-        engine.cluster.lanes[session.protocol].pool(address).sink.take(asked)
-
-
-def _value(reply: bytes) -> Any:
-    reader = hiredis.Reader()
-    reader.feed(reply)
-    return reader.gets()
+    protocol = session.protocol
+    session.enter(request)
+    spread(request, pools, lambda replies: merged(replies, names, merge, protocol))
 
 
 def pubsub(engine: Engine, session: Session, request: Request) -> bool:

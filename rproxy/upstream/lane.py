@@ -98,12 +98,18 @@ class Lane:
     def send_anywhere(self, request: Request) -> None:
         """Send a request that any master can answer: to the masters in turn, ready ones first."""
         pools = [self.pool(node.address) for node in self.cluster.slotmap.masters]
-        ready = [pool for pool in pools if pool.sink is not pool.gate] or pools
+        ready = [pool for pool in pools if pool.sink is not pool.gate]
+        ready = ready or [pool for pool in pools if not pool.is_failing] or pools
         if not ready:
             self.orphans.take(request)
             return
         self._turn += 1
         ready[self._turn % len(ready)].sink.take(request)
+
+    def unreachable(self, pool: Pool) -> None:
+        """The pool's node cannot be reached: what any other can answer waits no longer for it."""
+        if any(not other.is_failing for other in self.cluster.masters(self.protocol)):
+            self.resend(pool.gate.empty())
 
     def _send_asking(self, pool: Pool, request: Request) -> None:
         if pool.link is not None and pool.link.ready:

@@ -54,7 +54,7 @@ class Pool:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the node could not be reached the last time."""
+        """Whether the link was lost, or could not be made, and is not there again."""
         return self._failing_since is not None
 
     @property
@@ -120,6 +120,7 @@ class Pool:
             self.gate.refusing = unreachable_reply(str(self.address))
         self.lane.probe.link_down(str(self.address), self.lane.protocol, reason)
         self.lane.cluster.refresh(f"{self.address} cannot be reached")
+        self.lane.unreachable(self)
 
     # -- losing --
 
@@ -131,6 +132,7 @@ class Pool:
         self.link = None
         if not was_ready:
             return
+        self._failing_since = self.lane.now()
         self.lane.table.replace(link, self.gate)
         self.lane.probe.gate_closed(reason, -1)
         self.lane.resend(again, self.gate)
