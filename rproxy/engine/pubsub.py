@@ -166,7 +166,7 @@ def _publish(engine: Engine, session: Session, request: Request) -> None:
     elif next(engine.hub.hearing(CHANNEL, channel), None) is None:
         pool.sink.take(request)
     else:
-        pool.sink.take(_counted(engine, session, request, CHANNEL, pool.address))
+        pool.sink.take(_counted(engine, request, CHANNEL, pool.address))
 
 
 def _spublish(engine: Engine, session: Session, request: Request) -> None:
@@ -177,17 +177,16 @@ def _spublish(engine: Engine, session: Session, request: Request) -> None:
         session.forward(request)
         return
     session.enter(request)
-    counted = _counted(engine, session, request, SHARD, topic.target.address)
+    counted = _counted(engine, request, SHARD, topic.target.address)
     counted.slot = slot
     engine.cluster.table(session.protocol).route(counted)
 
 
-def _counted(
-    engine: Engine, session: Session, request: Request, kind: int, address: Address
-) -> Request:
+def _counted(engine: Engine, request: Request, kind: int, address: Address) -> Request:
     """The same request, in whose reply this worker's clients count instead of its one feed.
 
-    A publisher that is itself subscribed gets its own message before the reply, as Redis has it.
+    The reply comes after the message has gone to all clients of this worker, as in one Redis: who
+    knows that something was published finds it with whomever it asks.
     """
     hub, channel = engine.hub, request.argv()[1]
 
@@ -195,10 +194,7 @@ def _counted(
         if reply[:1] == b":":
             own, clients = _shares(engine, list(hub.hearing(kind, channel)), address)
             reply = encode(max(0, int(reply[1:-2]) - own) + clients)
-        if session.is_subscribed:
-            hub.pubsub.after_messages(address, partial(answer, request, reply))
-        else:
-            answer(request, reply)
+        hub.pubsub.after_messages(address, partial(answer, request, reply))
 
     counted = call(request.frame_bytes, correct)
     counted.deadline = request.deadline
@@ -274,8 +270,9 @@ def _query(engine: Engine, session: Session, request: Request) -> None:
         session.answer(errors.pubsub_syntax_reply(request.argv()[1]), request)
         return
     pools = engine.cluster.masters(session.protocol)
-    if not pools:
-        session.answer(errors.uncovered_reply(), request)
+    if not pools:  # before the first slot map nobody is subscribed; the request waits for it
+        session.enter(request)
+        engine.cluster.send_anywhere(session.protocol, request)
         return
     addresses, names = [pool.address for pool in pools], [str(pool) for pool in pools]
 

@@ -158,7 +158,11 @@ class Lane:
         """A pool's link is ready: it takes the place of the pool's gate."""
         self.table.replace(pool.gate, pool.sink)
         self.probe.gate_opened(pool.gate.reason, -1, len(pool.gate))
-        self.resend(pool.gate.empty())
+        for request in pool.gate.empty():
+            if request.slot < 0 and request.gate is None and request.target is None:
+                pool.sink.take(request)  # any node would do, and this one was chosen
+            else:
+                self.resend([request])
 
     def resend(self, requests: Iterable[Request], gate: Gate | None = None) -> None:
         """Send requests on in their order; those that came back from a lost link wait at `gate`."""

@@ -62,6 +62,7 @@ class Station:
         self.failing = False
         # Replies that are due: the verb, its topic (None for a PING), who waits for the reply.
         self._due: deque[tuple[bytes, Topic | None, Done]] = deque()
+        self._awaiting: list[Done] = []
         self._attempt = 0
         self._connecting: asyncio.Task[None] | None = None
         self._idle_since = 0.0
@@ -111,13 +112,26 @@ class Station:
         self.feed.say(pack([verb, topic.name]))
         return True
 
-    def ping(self, done: Done) -> bool:
-        """Whether `done` will be called, once all messages that are on their way have come."""
+    def after_messages(self, done: Done) -> None:
+        """Call `done` once all messages have come that the node has sent so far: one PING asks for
+        all that is wanted in one turn of the loop.
+        """
+        self._awaiting.append(done)
+        if len(self._awaiting) == 1:
+            self.cluster.loop.call_soon(self._ping)
+
+    def _ping(self) -> None:
+        awaiting, self._awaiting = self._awaiting, []
+
+        def pong() -> None:
+            for done in awaiting:
+                done()
+
         if self.feed is None:
-            return False
-        self._due.append((b"pong", None, done))
-        self.feed.say(PING)
-        return True
+            pong()
+        else:
+            self._due.append((b"pong", None, pong))
+            self.feed.say(PING)
 
     # -- connecting --
 
@@ -235,7 +249,7 @@ class Station:
         if self._due and quiet > options.stall_timeout:
             feed.close_for(f"no byte came for {quiet:.1f} s")
         elif not self._due and quiet > options.heartbeat:
-            self.ping(_nothing)
+            self._ping()
         return True
 
     def close(self, reason: str) -> None:
