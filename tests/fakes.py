@@ -6,6 +6,7 @@ would be written to it.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 from collections.abc import Callable, Coroutine, Iterable
@@ -21,12 +22,14 @@ from rproxy.probe import Probe
 from rproxy.proxy.connection import ClientStream
 from rproxy.topology.slotmap import Node, Shard, SlotMap, address_of_redirect
 from rproxy.transport.stream import Tick
+from rproxy.upstream.feed import Feed
 from rproxy.upstream.lane import Lane
 from rproxy.upstream.link import Link
 from rproxy.upstream.pool import Pool
 from rproxy.upstream.recovery import Verdict
 from rproxy.upstream.scripts import ScriptCache
 from rproxy.upstream.sink import LinkTable, call
+from rproxy.upstream.subscriptions import Subscriptions
 from rproxy.wire.frames import FrameReader, Request, Scratch, pack
 
 NODES = (Address("node-a", 1), Address("node-b", 2), Address("node-c", 3))
@@ -96,6 +99,7 @@ class FakeCluster:
         self.reasons: list[str] = []
         self.slotmap = even_map()
         self.watchers: list[Callable[[Iterable[int]], object]] = []
+        self.mapped = asyncio.Event()
         self.scripts = ScriptCache(1 << 20)
         self.lanes = {
             version: Lane(self, self.tick, version)  # type: ignore[arg-type]
@@ -228,6 +232,24 @@ class FakeProxy:
         """Let the loop call what it was asked to call soon."""
         self.cluster.loop.run()
 
+    def feed(self, index: int, way: Subscriptions | None = None) -> Feed:
+        """The feed of the node number `index`; it is up from now on."""
+        way = way or self.engine.hub.pubsub
+        station = way.stations[NODES[index]]
+        if station.feed is None:
+            station.opened(Feed(self.cluster.tick, station, way.topics))
+        assert station.feed is not None
+        return station.feed
+
+    def confirm(self, index: int, way: Subscriptions | None = None) -> list[list[bytes]]:
+        """Have that node confirm all that was written to its feed; what that was."""
+        feed = self.feed(index, way)
+        requests = unpack(feed.stream.take())
+        for words in requests:
+            feed.stream.feed(feed_reply(words))
+        self.run()
+        return requests
+
 
 class FakeClient:
     """One client's connection; `say` is what it sends, `hear` what it would receive."""
@@ -273,6 +295,15 @@ class FakeClient:
         """A command's reply, which rproxy itself gives."""
         self.say(*words)
         return self.hear()
+
+
+def feed_reply(words: list[bytes]) -> bytes:
+    """What a node answers on a feed."""
+    if words[0] == b"MONITOR":
+        return b"+OK\r\n"
+    if words[0] == b"PING":
+        return array([b"pong", b""])
+    return b"*3\r\n" + bulk(words[0].lower()) + bulk(words[1]) + b":1\r\n"
 
 
 def node_reply(words: list[bytes]) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rproxy.engine.fanout import spread
 from rproxy.engine.replies import encode
-from rproxy.errors import partial_reply, reply, uncovered_reply
+from rproxy.errors import partial_reply, reply
 from rproxy.upstream.cluster import parse_reply
 from rproxy.wire.frames import Request
 
@@ -35,9 +35,6 @@ def broadcast(engine: Engine, session: Session, request: Request) -> bool:
     if rule is None:
         return False
     pools = engine.cluster.masters(session.protocol)
-    if not pools:
-        session.answer(uncovered_reply(), request)
-        return True
     names = [str(pool) for pool in pools]
     protocol, tolerant = session.protocol, request.spec.response_policy == "one_succeeded"
 

@@ -158,6 +158,9 @@ def _spread(engine: Engine, session: Session, request: Request) -> bool:
         return True
     if not spec.request_policy:
         return False
+    if not engine.cluster.slotmap.masters:
+        engine.wait_for_map(session, request)
+        return True
     answer = KEYSPACE.get(spec.name)
     if answer is not None:
         answer(engine, session, request)

@@ -22,7 +22,7 @@ from rproxy.engine.client import Client
 from rproxy.engine.dispatch import dispatch
 from rproxy.engine.hub import Hub
 from rproxy.engine.session import Session, Shared
-from rproxy.errors import NetworkError
+from rproxy.errors import NetworkError, uncovered_reply
 from rproxy.probe import Probe
 from rproxy.routing.commands import built_in, merge
 from rproxy.transport.stream import Tick
@@ -140,6 +140,27 @@ class Engine:
             if len(self._unknown) >= UNKNOWN_KEPT:
                 self._unknown.clear()
             self._unknown[name] = time.monotonic() + UNKNOWN_SECONDS
+        self._go_on(session, request)
+
+    # -- the slot map --
+
+    def wait_for_map(self, session: Session, request: Request) -> None:
+        """No node is known yet: hold the session until one is, or the request's time is up."""
+        session.hold()
+        self.spawn(self._wait_for_map(session, request))
+
+    async def _wait_for_map(self, session: Session, request: Request) -> None:
+        try:
+            async with asyncio.timeout(self.config.upstream.hold_time):
+                await self.cluster.mapped.wait()
+        except TimeoutError:
+            session.answer(uncovered_reply(), request)
+            session.release()
+            return
+        self._go_on(session, request)
+
+    def _go_on(self, session: Session, request: Request) -> None:
+        """Take the request that held its session down the ladder again, and read on."""
         if session.stream.is_closed:
             return
         try:
