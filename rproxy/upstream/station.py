@@ -62,6 +62,7 @@ class Station:
         self.failing = False
         # Replies that are due: the verb, its topic (None for a PING), who waits for the reply.
         self._due: deque[tuple[bytes, Topic | None, Done]] = deque()
+        self._asked_at = 0.0
         self._awaiting: list[Done] = []
         self._attempt = 0
         self._connecting: asyncio.Task[None] | None = None
@@ -90,10 +91,17 @@ class Station:
             self._begin(topic)
 
     def _begin(self, topic: Topic) -> None:
-        assert self.feed is not None
         verb = VERBS[topic.kind][0]
-        self._due.append((verb.lower(), topic, _nothing))
-        self.feed.say(pack([verb] if topic.kind == MONITOR else [verb, topic.name]))
+        words = [verb] if topic.kind == MONITOR else [verb, topic.name]
+        self._say(pack(words), verb.lower(), topic, _nothing)
+
+    def _say(self, frame: bytes, verb: bytes, topic: Topic | None, done: Done) -> None:
+        """Write a command, and expect its reply."""
+        assert self.feed is not None
+        if not self._due:
+            self._asked_at = self.cluster.loop.time()
+        self._due.append((verb, topic, done))
+        self.feed.say(frame)
 
     def remove(self, topic: Topic, done: Done = _nothing) -> bool:
         """End the topic here; whether `done` will be called, once the node has confirmed that."""
@@ -108,8 +116,7 @@ class Station:
             self.close("nobody monitors any more")
             return False
         verb = VERBS[topic.kind][1]
-        self._due.append((verb.lower(), topic, done))
-        self.feed.say(pack([verb, topic.name]))
+        self._say(pack([verb, topic.name]), verb.lower(), topic, done)
         return True
 
     def after_messages(self, done: Done) -> None:
@@ -130,8 +137,7 @@ class Station:
         if self.feed is None:
             pong()
         else:
-            self._due.append((b"pong", None, pong))
-            self.feed.say(PING)
+            self._say(PING, b"pong", None, pong)
 
     # -- connecting --
 
@@ -246,8 +252,9 @@ class Station:
         if not self.topics and not self._due and now - self._idle_since > IDLE_SECONDS:
             self.close("nothing is subscribed any more")
             return False
-        if self._due and quiet > options.stall_timeout:
-            feed.close_for(f"no byte came for {quiet:.1f} s")
+        waited = min(quiet, now - self._asked_at)
+        if self._due and waited > options.stall_timeout:
+            feed.close_for(f"no byte came for {waited:.1f} s")
         elif not self._due and quiet > options.heartbeat:
             self._ping()
         return True

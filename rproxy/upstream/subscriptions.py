@@ -297,7 +297,8 @@ class Subscriptions:
     # -- gaps --
 
     def _note_loss(self, topic: Topic, feed: Feed | None) -> None:
-        self._gone.setdefault(topic, self.cluster.loop.time())
+        if topic.home is not None:
+            self._gone.setdefault(topic, self.cluster.loop.time())
         if topic.home is feed:
             topic.home = None
 

@@ -238,6 +238,20 @@ def test_order_of_one_publisher(proxy: Proxy) -> None:
     assert numbers == list(expected)
 
 
+def test_subscribers_of_all_workers(cluster: LocalCluster) -> None:
+    """A worker counts as one receiver with the others."""
+    with running(cluster, "--workers", "2") as proxy:
+        wires = [proxy.connect() for _ in range(20)]
+        for wire in wires:
+            assert wire.ask(b"SUBSCRIBE", b"workers").endswith(b":1\r\n")
+        with proxy.connect() as publisher:
+            count = int(publisher.ask(b"PUBLISH", b"workers", b"all")[1:])
+            assert 2 <= count <= 20
+        for wire in wires:
+            assert wire.reply().endswith(b"$3\r\nall\r\n")
+            wire.close()
+
+
 @pytest.fixture
 def events(cluster: LocalCluster) -> Iterator[None]:
     """The nodes publish keyspace events."""
