@@ -180,6 +180,12 @@ BAD_CLIENT_NAME = reply("ERR Client names cannot contain spaces, newlines or spe
 SYNTAX_ERROR = reply("ERR syntax error")
 NOT_AN_INTEGER = reply("ERR value is not an integer or out of range")
 
+MONITOR_ONLY = reply("ERR Replica can't interact with the keyspace")
+NOT_SUBSCRIBED = reply(
+    "CLUSTERDOWN no node has confirmed the subscription within upstream.hold_time; "
+    "nothing was subscribed"
+)
+
 
 def uncovered_reply() -> bytes:
     """No node owns the slot."""
@@ -238,6 +244,27 @@ def unknown_command_reply(words: list[bytes]) -> bytes:
         arguments += b"'%s' " % _quoted(word, QUOTE_CAP - len(arguments))
     return reply(
         b"ERR unknown command '%s', with args beginning with: %s" % (_quoted(words[0]), arguments)
+    )
+
+
+def subscriber_only_reply(name: str) -> bytes:
+    """Redis's text for what a subscriber of RESP2 may not send."""
+    return reply(
+        f"ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "
+        "are allowed in this context"
+    )
+
+
+def too_many_reply(option: str) -> bytes:
+    """One client wants more subscriptions than the option allows."""
+    return reply(f"ERR too many subscriptions of one client ({option}); nothing was subscribed")
+
+
+def pubsub_syntax_reply(subcommand: bytes) -> bytes:
+    """Redis's text for arguments that a subcommand of PUBSUB does not have."""
+    return reply(
+        b"ERR unknown subcommand or wrong number of arguments for '%s'. Try PUBSUB HELP."
+        % _quoted(subcommand)
     )
 
 

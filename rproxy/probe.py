@@ -67,6 +67,15 @@ class Probe:
     def upstream_refused(self, node: str, code: str) -> None:
         """A node refuses our user or password; `code` is the first word of its error."""
 
+    def subscriptions_lost(self, node: str, topics: int, reason: str) -> None:
+        """A node's feed was lost; until `subscriptions_back` messages of Pub/Sub may be missed."""
+
+    def subscriptions_back(self, topics: int, seconds: float) -> None:
+        """All lost subscriptions are made again, the last one after so many seconds."""
+
+    def subscription_refused(self, node: str, code: str) -> None:
+        """A node refuses a subscription; `code` is the first word of its error."""
+
     def gate_closed(self, reason: str, slot: int) -> None:
         """Commands for a slot (-1: for a whole node) are held from now on."""
 

@@ -22,12 +22,14 @@ from rproxy.probe import Probe
 from rproxy.proxy.connection import ClientStream
 from rproxy.topology.slotmap import Node, Shard, SlotMap, address_of_redirect
 from rproxy.transport.stream import Tick
+from rproxy.upstream.feed import Feed
 from rproxy.upstream.lane import Lane
 from rproxy.upstream.link import Link
 from rproxy.upstream.pool import Pool
 from rproxy.upstream.recovery import Verdict
 from rproxy.upstream.scripts import ScriptCache
 from rproxy.upstream.sink import LinkTable, call
+from rproxy.upstream.subscriptions import Subscriptions
 from rproxy.wire.frames import FrameReader, Request, Scratch, pack
 
 NODES = (Address("node-a", 1), Address("node-b", 2), Address("node-c", 3))
@@ -100,6 +102,7 @@ class FakeCluster:
         self.tick = Tick(self.loop)
         self.reasons: list[str] = []
         self.slotmap = even_map()
+        self.watchers: list[Callable[[Iterable[int]], object]] = []
         self.mapped = asyncio.Event()
         self.scripts = ScriptCache(1 << 20)
         self.lanes = {
@@ -167,6 +170,8 @@ class FakeCluster:
         self.slotmap = slotmap
         for lane in self.lanes.values():
             lane.apply(changed)
+        for watch in self.watchers:
+            watch(changed)
 
     # -- what an Engine wants of it --
 
@@ -243,6 +248,24 @@ class FakeProxy:
         """Let the loop call what it was asked to call soon."""
         self.cluster.loop.run()
 
+    def feed(self, index: int, way: Subscriptions | None = None) -> Feed:
+        """The feed of the node number `index`; it is up from now on."""
+        way = way or self.engine.hub.pubsub
+        station = way.stations[NODES[index]]
+        if station.feed is None:
+            station.opened(Feed(self.cluster.tick, station, way.topics))
+        assert station.feed is not None
+        return station.feed
+
+    def confirm(self, index: int, way: Subscriptions | None = None) -> list[list[bytes]]:
+        """Have that node confirm all that was written to its feed; what that was."""
+        feed = self.feed(index, way)
+        requests = unpack(feed.stream.take())
+        for words in requests:
+            feed.stream.feed(feed_reply(words))
+        self.run()
+        return requests
+
 
 class FakeClient:
     """One client's connection; `say` is what it sends, `hear` what it would receive."""
@@ -264,6 +287,7 @@ class FakeClient:
 
     def _lost(self, session: Session, reason: str) -> None:
         self.reasons.append(reason)
+        self.proxy.engine.hub.leave(session)
         self.proxy.engine.clients.discard(self.identity)
         self.identity.session = None
 
@@ -287,6 +311,15 @@ class FakeClient:
         """A command's reply, which rproxy itself gives."""
         self.say(*words)
         return self.hear()
+
+
+def feed_reply(words: list[bytes]) -> bytes:
+    """What a node answers on a feed."""
+    if words[0] == b"MONITOR":
+        return b"+OK\r\n"
+    if words[0] == b"PING":
+        return array([b"pong", b""])
+    return b"*3\r\n" + bulk(words[0].lower()) + bulk(words[1]) + b":1\r\n"
 
 
 def node_reply(words: list[bytes]) -> bytes:

@@ -61,6 +61,25 @@ class Clients(msgspec.Struct, frozen=True, kw_only=True):
     output_limit: Annotated[
         Bytes, Option("A client for which so many bytes of replies wait is dropped, that one only.")
     ] = Bytes(256 << 20)
+    subscriber_limit: Annotated[
+        Bytes,
+        Option(
+            "A subscriber or monitor for which so many bytes wait is dropped, that one only "
+            "(Redis: client-output-buffer-limit pubsub)."
+        ),
+    ] = Bytes(32 << 20)
+    subscriber_soft_limit: Annotated[
+        Bytes, Option("The same where so many bytes have waited for subscriber_soft_time.")
+    ] = Bytes(8 << 20)
+    subscriber_soft_time: Annotated[
+        Seconds, Option("How long a subscriber may be above subscriber_soft_limit.")
+    ] = Seconds(60)
+    max_subscriptions: Annotated[
+        int, AtLeast1, Option("Channels and patterns that one client can be subscribed to.")
+    ] = 10000
+    subscription_bytes: Annotated[
+        Bytes, Option("Bytes of the names of one client's channels and patterns.")
+    ] = Bytes(16 << 20)
     request_limit: Annotated[Bytes, Option("Bytes of one whole request.")] = Bytes(1 << 30)
     max_args: Annotated[
         int, AtLeast1, Option("Elements of one request, its name included (Redis: 2147483647).")

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rproxy.engine.hub import Subscriber
     from rproxy.engine.session import Session
     from rproxy.probe import Probe
 
@@ -29,6 +30,7 @@ class Client:
         "probe",
         "session",
         "since",
+        "subscriber",
     )
 
     def __init__(
@@ -47,6 +49,7 @@ class Client:
         self.lib_ver = ""
         self.no_evict = False
         self.no_touch = False
+        self.subscriber: Subscriber | None = None
 
     def broke_protocol(self, trouble: str) -> None:
         """Count a protocol error of this client."""
@@ -60,9 +63,14 @@ class Client:
 
     @property
     def flags(self) -> str:
-        """CLIENT LIST's flags: x inside MULTI, b blocked, e no-evict, T no-touch, N none."""
-        pin = None if self.session is None else self.session.pin
+        """CLIENT LIST's flags: O monitor, P subscriber, x inside MULTI, b blocked, e no-evict, T
+        no-touch, N none.
+        """
+        assert self.session is not None
+        pin = self.session.pin
         flags = {
+            "O": self.session.is_monitor,
+            "P": self.session.is_subscribed,
             "x": pin is not None and pin.depth >= 0,
             "b": pin is not None and pin.blocking,
             "e": self.no_evict,
@@ -75,6 +83,7 @@ class Client:
         session = self.session
         assert session is not None
         unsent = session.stream.unsent
+        channels, patterns, shards = self.subscriber.counts if self.subscriber else (0, 0, 0)
         fields = {
             "id": self.id,
             "addr": self.address,
@@ -85,9 +94,9 @@ class Client:
             "idle": max(0, int(now - session.active_at)),
             "flags": self.flags,
             "db": 0,
-            "sub": 0,
-            "psub": 0,
-            "ssub": 0,
+            "sub": channels,
+            "psub": patterns,
+            "ssub": shards,
             "multi": -1 if session.pin is None else session.pin.depth,
             "qbuf": 0,
             "qbuf-free": 0,

@@ -99,17 +99,22 @@ def _list_filter(words: Words) -> Match | bytes:
 
 
 def _type_filter(kind: bytes) -> Match | bytes:
-    kinds = {
-        b"normal": True,
-        b"pubsub": False,
-        b"master": False,
-        b"replica": False,
-        b"slave": False,
-    }
-    if kind.lower() not in kinds:
-        return errors.reply(b"ERR Unknown client type '" + kind + b"'")
-    found = kinds[kind.lower()]
-    return lambda client: found
+    match = TYPES.get(kind.lower())
+    return errors.reply(b"ERR Unknown client type '" + kind + b"'") if match is None else match
+
+
+def _is_subscribed(client: Client) -> bool:
+    return client.session is not None and client.session.is_subscribed
+
+
+TYPES: dict[bytes, Match] = {
+    b"normal": lambda client: not _is_subscribed(client),
+    b"pubsub": _is_subscribed,
+    b"master": lambda client: False,
+    b"replica": lambda client: False,
+    b"slave": lambda client: False,
+}
+"""Redis's types of clients, and which of rproxy's are of that type."""
 
 
 def _kill(engine: Engine, session: Session, argv: Words) -> bytes:

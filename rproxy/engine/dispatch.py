@@ -1,10 +1,11 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
 A request climbs down the rungs until one takes it: an attack? -> queued by MULTI? -> unknown? ->
-malformed? -> locked out? -> answered here? -> refused? -> the session is pinned, or this pins it?
--> Pub/Sub? -> a script to remember? -> split or broadcast? -> one slot. Each rung is a function
-that answers whether it took the request. What a command is comes from the command table
-(rproxy/routing), never from its name; names stand only in tables, next to what is done for them.
+malformed? -> locked out? -> forbidden to a subscriber? -> answered here? -> refused? -> the session
+is pinned, or this pins it? -> Pub/Sub? -> a script to remember? -> split or broadcast? -> one slot.
+Each rung is a function that answers whether it took the request. What a command is comes from the
+command table (rproxy/routing), never from its name; names stand only in tables, next to what is
+done for them.
 
 A rung for commands that rproxy does not serve answers an error that says so: never a wrong
 answer, never a stuck connection.
@@ -22,6 +23,7 @@ from rproxy.engine.broadcast import broadcast
 from rproxy.engine.keyspace import KEYSPACE
 from rproxy.engine.local import CONNECTING, LOCAL
 from rproxy.engine.multi import COMMANDS
+from rproxy.engine.pubsub import confined, pubsub
 from rproxy.engine.queueing import queue
 from rproxy.routing.arity import arity_error
 from rproxy.routing.slots import BAD_KEYS, CROSS_SLOT
@@ -42,7 +44,7 @@ once, so do we.
 ADMIN = frozenset({"admin"})
 """Flags of commands that change or stop servers."""
 
-ANYWHERE = frozenset({"command", "lolwut", "publish", "swapdb", "function|list", "function|dump"})
+ANYWHERE = frozenset({"command", "lolwut", "swapdb", "function|list", "function|dump"})
 """Commands without a key that any one node answers for all."""
 
 WAITS = frozenset({"wait", "waitaof"})
@@ -129,14 +131,6 @@ def _pinned(engine: Engine, session: Session, request: Request) -> bool:
     return "blocking" in request.spec.server_flags and block(engine, session, request)
 
 
-def _pubsub(engine: Engine, session: Session, request: Request) -> bool:
-    """Subscriptions; publishing is an ordinary command."""
-    spec = request.spec
-    if "pubsub" not in spec.server_flags or spec.name in ("publish", "spublish"):
-        return False
-    return _not_served(session, request, "Pub/Sub needs subscriptions of their own")
-
-
 def _taught(engine: Engine, session: Session, request: Request) -> bool:
     """Scripts are remembered on their way to the servers; flushed ones are forgotten."""
     at = SCRIPT_AT.get(request.spec.name)
@@ -208,10 +202,11 @@ LADDER: tuple[Rung, ...] = (
     _unknown,
     _malformed,
     _locked_out,
+    confined,
     _answered_here,
     _refused,
     _pinned,
-    _pubsub,
+    pubsub,
     _taught,
     _spread,
     _one_slot,

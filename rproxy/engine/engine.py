@@ -21,6 +21,7 @@ from rproxy.engine.acknowledged import Acknowledged
 from rproxy.engine.blocking import Blocked
 from rproxy.engine.client import Client
 from rproxy.engine.dispatch import dispatch
+from rproxy.engine.hub import Hub
 from rproxy.engine.session import Session, Shared
 from rproxy.errors import NetworkError, uncovered_reply
 from rproxy.probe import Probe
@@ -55,6 +56,7 @@ class Engine:
         self.started = time.monotonic()
         self.shared = Shared(tick, built_in(), self.dispatch, cluster.table(2), cluster.table(3))
         self._set_limits()
+        self.hub = Hub(config, cluster, tick)
         self._unknown: dict[bytes, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -64,6 +66,9 @@ class Engine:
         shared.max_in_flight = limits.max_in_flight
         shared.pause_output = limits.pause_output
         shared.output_limit = limits.output_limit
+        shared.subscriber_limit = limits.subscriber_limit
+        shared.subscriber_soft_limit = limits.subscriber_soft_limit
+        shared.subscriber_soft_time = limits.subscriber_soft_time
         shared.max_args = limits.max_args
         shared.max_bulk = limits.max_bulk
         shared.max_request = limits.request_limit
@@ -78,6 +83,7 @@ class Engine:
 
     async def close(self) -> None:
         """Stop background work."""
+        self.hub.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

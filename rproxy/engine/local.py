@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rproxy import errors
 from rproxy.engine.clients import SUBCOMMANDS
 from rproxy.engine.numbers import integer
+from rproxy.engine.pubsub import monitor
 from rproxy.engine.replies import OK, encode, simple, verbatim
 from rproxy.routing.slots import slot_of
 from rproxy.wire.frames import Request
@@ -79,6 +80,7 @@ def _reset(engine: Engine, session: Session, request: Request) -> None:
     """
 
     def reset(session: Session) -> None:
+        engine.hub.leave(session)
         session.mute(False)
         session.speak(2)
         session.client.reset(not engine.password)
@@ -209,4 +211,5 @@ LOCAL: dict[str, Answer] = {
     "reset": _reset,
     "hello": _hello,
     "client": _client,
+    "monitor": monitor,
 }

@@ -29,8 +29,8 @@ from zlib import crc32
 import hiredis
 
 from rproxy import errors
-from rproxy.engine.glob import compile_glob
 from rproxy.engine.replies import encode
+from rproxy.routing.globs import matcher
 from rproxy.routing.slots import slot_of
 from rproxy.topology.nodes import OwnView, parse_own_view
 from rproxy.topology.slotmap import SLOTS
@@ -166,8 +166,8 @@ class Walk:
         words = (b"CLUSTER", b"GETKEYSINSLOT", b"%d" % slot, b"%d" % MOST_KEYS)
         keys: list[bytes] = _checked(await self.cluster.tell(pool, *words))
         if self.options.match is not None:
-            pattern = compile_glob(self.options.match)
-            keys = [key for key in keys if pattern.match(key)]
+            fits = matcher(self.options.match).fullmatch
+            keys = [key for key in keys if fits(key)]
         if self.options.type is None:
             return keys
         kinds = await asyncio.gather(*(self.cluster.route(slot, b"TYPE", key) for key in keys))

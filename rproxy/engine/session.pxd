@@ -18,6 +18,9 @@ cdef class Shared:
     cdef public Py_ssize_t max_in_flight   # requests of one client under way
     cdef public Py_ssize_t pause_output    # unsent bytes from which a client is not read
     cdef public Py_ssize_t output_limit    # unsent and stored bytes at which a client is dropped
+    cdef public Py_ssize_t subscriber_limit  # unsent bytes at which a subscriber is dropped
+    cdef public Py_ssize_t subscriber_soft_limit  # unsent bytes at which it is dropped after a while
+    cdef public double subscriber_soft_time  # seconds of that while
     cdef public long long max_args         # elements of one request
     cdef public long long max_bulk         # bytes of one element
     cdef public long long max_request      # bytes of one request
@@ -34,6 +37,9 @@ cdef class Session(Owner):
     cdef Bundle bundle             # the transaction that is being gathered from what was read, or None
     cdef readonly Pin pin          # what keeps a link of its own for this session, or None
     cdef bint diverted             # every command goes by the pin
+    cdef bint subscribed           # to channels or patterns: RESP2 allows few commands then
+    cdef bint monitoring           # sees every command: must not touch keys
+    cdef double slow_since         # monotonic seconds since when it is above the soft limit; 0 if it is not
     cdef bint held                 # no request is read until `release`
     cdef bint choked               # too much is under way or unsent: not read until it is less
     cdef bint running              # `received` is at work
@@ -49,6 +55,7 @@ cdef class Session(Owner):
     cdef public object client      # Client: who it is, for the engine; None for a bare session
     cdef public object on_lost     # callable(session, reason), or None
 
+    cdef bint push(self, const char *message, Py_ssize_t size, Blob blob) except -1
     cdef int received(self) except -1
     cdef int ended(self) except -1
     cdef int lost(self, str reason) except -1

@@ -41,6 +41,7 @@ cdef class Shared:
         self.table2, self.table3 = table2, table3
         self.command_timeout, self.max_in_flight = 30.0, 1024
         self.pause_output, self.output_limit = 1 << 20, 256 << 20
+        self.subscriber_limit, self.subscriber_soft_limit, self.subscriber_soft_time = 32 << 20, 8 << 20, 60.0
         self.max_args, self.max_bulk, self.max_request = 1 << 20, 512 << 20, 1 << 30
 
 
@@ -283,6 +284,18 @@ cdef class Session(Owner):
         self.stored += size
         return self.expect(request, 0)
 
+    cdef bint push(self, const char *message, Py_ssize_t size, Blob blob) except -1:
+        """Write bytes that answer nothing, between two replies; False where the client is too slow for them."""
+        cdef Shared shared = self.shared
+        self.stream.write_shared(blob, message, size)
+        if self.stream.unwritten <= shared.subscriber_soft_limit:
+            self.slow_since = 0
+            return self.stream.unwritten <= shared.subscriber_limit
+        if self.slow_since == 0:
+            self.slow_since = shared.tick.now
+        return self.stream.unwritten <= shared.subscriber_limit \
+            and shared.tick.now - self.slow_since <= shared.subscriber_soft_time
+
     cdef int _too_slow(self) except -1:
         """The client does not read its replies, or asks for more than it may hold."""
         return self.stream._fail("output limit")
@@ -467,13 +480,28 @@ cdef class Session(Owner):
 
     cdef int _open_straight(self) except -1:
         """Open the straight path, or close it where some state of the client's limits its commands."""
-        self.straight = not (self.reader.locked or self.diverted)
+        self.straight = not (self.reader.locked or self.diverted or self.monitoring or self.is_confined)
         return 0
+
+    def subscribe(self, bint on):
+        """The client is subscribed to something, or to nothing any more."""
+        self.subscribed = on
+        self._open_straight()
+
+    def monitor(self, bint on):
+        """The client sees every command from now on, or no more."""
+        self.monitoring = on
+        self._open_straight()
+
+    def voice(self, Request request not None):
+        """The request's reply is a message: CLIENT REPLY does not silence it."""
+        request.flags &= ~MUTED
 
     def speak(self, int protocol):
         """From the next reply on, speak RESP2 or RESP3."""
         self.protocol = protocol
         self.table = self.shared.table3 if protocol == 3 else self.shared.table2
+        self._open_straight()
 
     def mute(self, bint off, int skip=0):
         """CLIENT REPLY: no replies from now on, or for the next `skip` commands."""
@@ -488,6 +516,21 @@ cdef class Session(Owner):
     def is_muted(self):
         """Whether CLIENT REPLY OFF is in force."""
         return self.muted
+
+    @property
+    def is_confined(self):
+        """Whether the client may send but the few commands that RESP2 allows to subscribers."""
+        return self.subscribed and self.protocol == 2
+
+    @property
+    def is_subscribed(self):
+        """Whether the client is subscribed to something."""
+        return self.subscribed
+
+    @property
+    def is_monitor(self):
+        """Whether the client sees every command."""
+        return self.monitoring
 
     @property
     def is_held(self):

@@ -191,6 +191,17 @@ class LogProbe(Probe):
         kind = f"logins refused by {node}"
         self._limited.line(kind, logging.ERROR, f"{node} refuses our user or password: {code}")
 
+    def subscriptions_lost(self, node: str, topics: int, reason: str) -> None:
+        text = f"{topics} subscriptions at {node} are lost, messages may be missed: {reason}"
+        self._warn(f"subscriptions at {node} lost", text)
+
+    def subscriptions_back(self, topics: int, seconds: float) -> None:
+        text = f"{topics} lost subscriptions are back after {seconds:.3f} s"
+        self._limited.line("subscriptions back", logging.INFO, text)
+
+    def subscription_refused(self, node: str, code: str) -> None:
+        self._warn(f"subscriptions refused by {node}", f"{node} refuses a subscription: {code}")
+
     def gate_closed(self, reason: str, slot: int) -> None:
         self._log.debug("commands for %s are held: %s", _place(slot), reason)
 

@@ -134,6 +134,7 @@ class Server:
     def _lost(self, session: Session, reason: str) -> None:
         client = session.client
         self.clients.discard(client)
+        self.engine.hub.leave(session)
         client.session = None
         if self.draining and not self.clients:
             self._all_gone.set()
@@ -152,7 +153,9 @@ class Server:
             now = self._loop.time()
             for client in list(self.clients):
                 session = client.session
-                if session and not session.under_way and now - session.active_at > limit:
+                quiet = session and not session.under_way and now - session.active_at > limit
+                # Who only listens is silent by nature; Redis lets such clients be, too.
+                if session and quiet and not (session.is_subscribed or session.is_monitor):
                     session.close("idle")
         self._round = self._loop.call_later(ROUND, self._idle_round)
 

@@ -8,6 +8,7 @@ learns the map, the regular round that enforces deadlines. Sessions send through
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import hiredis
@@ -45,6 +46,7 @@ class Cluster:
         self.scripts = ScriptCache(config.upstream.script_cache)
         self.lanes = {version: Lane(self, tick, version) for version in (2, 3)}
         self.refresher = Refresher(config, self.fetch, self._adopt, probe)
+        self.watchers: list[Callable[[Iterable[int]], object]] = []
         self._uncovered_since: float | None = None
         self._round: asyncio.TimerHandle | None = None
 
@@ -142,8 +144,7 @@ class Cluster:
         if slotmap.masters:
             self.mapped.set()
         self._note_coverage()
-        for lane in self.lanes.values():
-            lane.apply(changed)
+        self._apply(changed)
 
     def moved(self, slot: int, address: Address, told_by: str) -> None:
         """A node says who owns the slot: believe it at once, learn the rest soon."""
@@ -151,9 +152,15 @@ class Cluster:
         self.slotmap = self.slotmap.with_owner(slot, address)
         self.refresher.adopt_patch(self.slotmap)
         self._note_coverage()
-        for lane in self.lanes.values():
-            lane.apply([slot])
+        self._apply([slot])
         self.refresh("MOVED")
+
+    def _apply(self, changed: Sequence[int]) -> None:
+        """Tell everyone who follows the slot map which slots have another owner."""
+        for lane in self.lanes.values():
+            lane.apply(changed)
+        for watch in self.watchers:
+            watch(changed)
 
     def redirect_address(self, verdict: Verdict, asked: Address) -> Address | None:
         """Where MOVED or ASK points, or None where it does not say."""

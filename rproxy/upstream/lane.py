@@ -100,12 +100,18 @@ class Lane:
     def send_anywhere(self, request: Request) -> None:
         """Send a request that any master can answer: to the masters in turn, ready ones first."""
         pools = [self.pool(node.address) for node in self.cluster.slotmap.masters]
-        ready = [pool for pool in pools if pool.sink is not pool.gate] or pools
+        ready = [pool for pool in pools if pool.sink is not pool.gate]
+        ready = ready or [pool for pool in pools if not pool.is_failing] or pools
         if not ready:
             self.orphans.take(request)
             return
         self._turn += 1
         ready[self._turn % len(ready)].sink.take(request)
+
+    def unreachable(self, pool: Pool) -> None:
+        """The pool's node cannot be reached: what any other can answer waits no longer for it."""
+        if any(not other.is_failing for other in self.cluster.masters(self.protocol)):
+            self.resend(pool.gate.empty())
 
     def _send_asking(self, pool: Pool, request: Request) -> None:
         if pool.link is not None and pool.link.ready:
@@ -154,7 +160,11 @@ class Lane:
         """A pool's link is ready: it takes the place of the pool's gate."""
         self.table.replace(pool.gate, pool.sink)
         self.probe.gate_opened(pool.gate.reason, -1, len(pool.gate))
-        self.resend(pool.gate.empty())
+        for request in pool.gate.empty():
+            if request.slot < 0 and request.gate is None and request.target is None:
+                pool.sink.take(request)  # any node would do, and this one was chosen
+            else:
+                self.resend([request])
 
     def resend(self, requests: Iterable[Request], gate: Gate | None = None) -> None:
         """Send requests on in their order; those that came back from a lost link wait at `gate`."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 from rproxy.config import Address
 from rproxy.errors import MAX_LEASED, NetworkError
 from rproxy.upstream.link import Link
+from rproxy.upstream.opening import Opening
 from rproxy.upstream.sink import call
 from rproxy.wire.frames import Request, pack
 
@@ -48,13 +49,14 @@ class Holder(Protocol):
 class Lease:
     """Exclusive use of one link."""
 
-    __slots__ = ("address", "client_id", "holder", "leases", "link", "since")
+    __slots__ = ("address", "client_id", "holder", "leases", "link", "opening", "since")
 
     def __init__(self, leases: Leases, address: Address) -> None:
         self.leases = leases
         self.address = address
         self.holder: Holder | None = None
         self.link = Link(leases.lane.tick, None, self)
+        self.opening = Opening()
         self.since = leases.lane.now()
         self.client_id = 0
 
@@ -68,6 +70,7 @@ class Lease:
 
     def lost(self, link: Link, reason: str, again: list[Request], was_ready: bool) -> None:
         """The link is gone."""
+        self.opening.lost(reason)
         self.leases.forget(self)
         holder, self.holder = self.holder, None
         if holder is not None:
@@ -138,14 +141,11 @@ class Leases:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, lease: Lease) -> None:
-        # Late, because a Pool needs a Lane, which needs this module.
-        from rproxy.upstream.pool import dial, shake_hands
-
-        limit = self.lane.cluster.config.upstream.connect_timeout
+        lane = self.lane
+        limit = lane.cluster.config.upstream.connect_timeout
         try:
             async with self._dials, asyncio.timeout(limit):
-                await dial(lease.link, lease.address, self.lane.cluster)
-                await shake_hands(lease.link, self.lane)
+                await lease.opening.run(lease.link, lease.address, lane.cluster, lane.protocol)
         except (TimeoutError, OSError, NetworkError) as error:
             self.failed(lease, str(error) or f"no answer within {limit:g} s")
         else:
@@ -157,9 +157,6 @@ class Leases:
         def note(reply: bytes) -> None:
             lease.client_id = int(reply[1:-2]) if reply.startswith(b":") else 0
 
-        if lease.link.stream.is_closed:
-            self.failed(lease, "the node closed the connection")
-            return
         wish = self.making.pop(lease)
         lease.link.open()
         lease.link.send_setup(call(CLIENT_ID, note))

@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from typing import TYPE_CHECKING
 
 from rproxy.config import Address
-from rproxy.errors import HandshakeRefused, LinkLost, NetworkError, unreachable_reply
-from rproxy.transport.protocol import StreamProtocol
-from rproxy.transport.sockets import connect_socket
-from rproxy.upstream import handshake
+from rproxy.errors import NetworkError, unreachable_reply
 from rproxy.upstream.gate import Gate
 from rproxy.upstream.link import Link
+from rproxy.upstream.opening import Opening
 from rproxy.upstream.recovery import backoff
-from rproxy.upstream.sink import Sink, call
+from rproxy.upstream.sink import Sink
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
-    from rproxy.upstream.cluster import Cluster
     from rproxy.upstream.lane import Lane
 
 
@@ -45,13 +41,17 @@ class Pool:
         self._attempt = 0
         self._failing_since: float | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._greeted: asyncio.Future[None] | None = None
-        self._loss = ""
+        self._opening: Opening | None = None
 
     @property
     def sink(self) -> Sink:
         """Where requests for this node go now."""
         return self.link if self.link is not None and self.link.ready else self.gate
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the link was lost, or could not be made, and is not there again."""
+        return self._failing_since is not None
 
     @property
     def is_idle(self) -> bool:
@@ -80,8 +80,7 @@ class Pool:
                     return
                 except TimeoutError:
                     self._failed(f"no answer within {options.connect_timeout:g} s")
-                except (OSError, NetworkError, UnicodeError) as error:
-                    # UnicodeError: a host name that cannot be one; the resolver says so only here.
+                except (OSError, NetworkError) as error:
                     self._failed(str(error))
                 delay = backoff(
                     self._attempt,
@@ -96,13 +95,9 @@ class Pool:
     async def _open(self) -> None:
         """Connect, shake hands, open the gate; raises what went wrong."""
         link = self.link = Link(self.lane.tick, self.lane, self)
-        self._greeted = asyncio.get_running_loop().create_future()
+        self._opening = Opening()
         try:
-            await dial(link, self.address, self.lane.cluster)
-            shake_hands(link, self.lane, self._greeted)
-            await self._greeted
-            if link.stream.is_closed:
-                raise LinkLost(self._loss)
+            await self._opening.run(link, self.address, self.lane.cluster, self.lane.protocol)
         except BaseException:
             self.link = None
             link.close("the connection could not be set up")
@@ -121,6 +116,7 @@ class Pool:
             self.gate.refusing = unreachable_reply(str(self.address))
         self.lane.probe.link_down(str(self.address), self.lane.protocol, reason)
         self.lane.cluster.refresh(f"{self.address} cannot be reached")
+        self.lane.unreachable(self)
 
     # -- losing --
 
@@ -131,8 +127,10 @@ class Pool:
             return
         self.link = None
         if not was_ready:
-            self._lost_early(reason)
+            if self._opening is not None:
+                self._opening.lost(reason)
             return
+        self._failing_since = self.lane.now()
         self.lane.table.replace(link, self.gate)
         self.lane.probe.gate_closed(reason, -1)
         self.lane.resend(again, self.gate)
@@ -141,12 +139,6 @@ class Pool:
         self.lane.probe.link_down(str(self.address), self.lane.protocol, reason)
         self.lane.cluster.refresh(f"the link to {self.address} was lost")
         self.wake()
-
-    def _lost_early(self, reason: str) -> None:
-        """The node ended the link during the handshake: nothing more is to be waited for."""
-        self._loss = reason
-        if self._greeted is not None and not self._greeted.done():
-            self._greeted.set_result(None)
 
     def retire(self) -> None:
         """The node has left: open no link any more; the present one ends when it is idle."""
@@ -159,38 +151,3 @@ class Pool:
             self._connecting.cancel()
         if self.link is not None:
             self.link.close(reason)
-
-
-async def dial(link: Link, address: Address, cluster: Cluster) -> None:
-    """Connect the link's stream to the address, by TLS where that is configured."""
-    loop = asyncio.get_running_loop()
-    if cluster.tls is None:
-        keepalive = cluster.config.upstream.tcp_keepalive
-        sock = await connect_socket(address.host, address.port, keepalive)
-        link.stream.attach(loop, sock.detach())
-        return
-    name = cluster.config.upstream.tls.server_name or address.host
-    await loop.create_connection(
-        lambda: StreamProtocol(link.stream),
-        address.host,
-        address.port,
-        ssl=cluster.tls,
-        server_hostname=name,
-    )
-
-
-def shake_hands(link: Link, lane: Lane, done: asyncio.Future[None]) -> None:
-    """Send the link's first requests; `done` tells when every answer was good, or what was not."""
-    steps = deque(handshake.steps(lane.cluster.config.upstream, lane.protocol))
-
-    def check(reply: bytes) -> None:
-        problem = handshake.check(steps.popleft(), reply)
-        if done.done():
-            return
-        if problem is not None:
-            done.set_exception(HandshakeRefused(problem))
-        elif not steps:
-            done.set_result(None)
-
-    for step in steps:
-        link.send_setup(call(step.frame, check))

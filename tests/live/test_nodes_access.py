@@ -28,7 +28,9 @@ HOLD = 'upstream.hold_time = "300ms"\n'
 
 
 def serves(proxy: Proxy) -> None:
-    """Keys on all nodes, one after the other and split, a large value, both protocol versions."""
+    """Keys on all nodes, one after the other and split, a large value, both protocol versions;
+    subscriptions, which have connections of their own.
+    """
     for protocol in (2, 3):
         with proxy.client(protocol) as client:
             keys = [f"access:{number}" for number in range(300)]
@@ -41,6 +43,10 @@ def serves(proxy: Proxy) -> None:
             assert client.set("access:large", large)
             assert client.get("access:large") == large
             assert client.delete("access:large", *keys) == 301
+    with proxy.connect() as wire:
+        assert wire.ask(b"PSUBSCRIBE", b"*").endswith(b":1\r\n")
+        assert proxy.client().publish("access", large) == 1
+        assert wire.reply().endswith(large + b"\r\n")
 
 
 def refuses(proxy: Proxy, *words: str) -> str:

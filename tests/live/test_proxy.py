@@ -174,13 +174,6 @@ def test_servers_own_unknown_command_error(proxy: Proxy) -> None:
 
 
 NOT_SERVED = (
-    [b"SUBSCRIBE", b"c"],
-    [b"MONITOR"],
-    [b"SCAN", b"0"],
-    [b"KEYS", b"*"],
-    [b"DBSIZE"],
-    [b"FLUSHALL"],
-    [b"SCRIPT", b"LOAD", b"return 1"],
     [b"SHUTDOWN", b"NOSAVE"],
     [b"CONFIG", b"SET", b"maxmemory", b"1"],
     [b"DEBUG", b"SLEEP", b"1"],
