@@ -210,6 +210,31 @@ def not_served_reply(name: str | bytes, reason: str) -> bytes:
     return reply(b"ERR rproxy does not serve '%s' yet: %s" % (_quoted(name), reason.encode()))
 
 
+def admin_reply(name: str) -> bytes:
+    """A command that administers servers, which the configuration does not allow."""
+    return reply(
+        b"ERR rproxy refuses '%s': it administers servers; admin_commands = \"allow\" permits it"
+        % _quoted(name)
+    )
+
+
+def denied_reply(name: str) -> bytes:
+    """Redis's text for a command that the user has no right to."""
+    return reply(f"NOPERM this user has no permissions to run the '{name}' command")
+
+
+def unknown_command_reply(argv: list[bytes]) -> bytes:
+    """Redis's text for a command that there is not; it quotes up to 128 bytes of arguments."""
+    quoted = b""
+    for word in argv[1:]:
+        if len(quoted) >= QUOTE_CAP:
+            break
+        quoted += b"'%s' " % _quoted(word, QUOTE_CAP - len(quoted))
+    return reply(
+        b"ERR unknown command '%s', with args beginning with: %s" % (_quoted(argv[0]), quoted)
+    )
+
+
 def hello_option_reply(option: bytes) -> bytes:
     """HELLO has no such option, or it lacks its arguments."""
     return reply(b"ERR Syntax error in HELLO option '%s'" % _quoted(option))
@@ -224,6 +249,13 @@ def unknown_subcommand_reply(name: bytes, subcommand: bytes) -> bytes:
     """Redis 7's text for a subcommand that its command does not have."""
     return reply(
         b"ERR unknown subcommand '%s'. Try %s HELP." % (_quoted(subcommand), _quoted(name).upper())
+    )
+
+
+def subcommand_arity_reply(subcommand: str, name: str) -> bytes:
+    """Redis's text of subcommands that count their arguments themselves."""
+    return reply(
+        f"ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try {name} HELP."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Client:
         "probe",
         "session",
         "since",
+        "unblock",
     )
 
     def __init__(
@@ -47,6 +49,10 @@ class Client:
         self.lib_ver = ""
         self.no_evict = False
         self.no_touch = False
+        self.unblock: Callable[[bool], bool] | None = None
+        """While the client blocks: ends that, as at the timeout or (True) with an error; whether
+        it did.
+        """
 
     def broke_protocol(self, trouble: str) -> None:
         """Count a protocol error of this client."""

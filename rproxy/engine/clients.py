@@ -203,6 +203,41 @@ def _switch(name: str, field: str) -> Callable[[Engine, Session, Words], bytes]:
     return switch
 
 
+def _pause(engine: Engine, session: Session, argv: Words) -> bytes:
+    if len(argv) not in (3, 4):
+        return errors.subcommand_arity_reply("pause", "CLIENT")
+    mode = argv[3].lower() if len(argv) == 4 else b"all"
+    if mode not in (b"write", b"all"):
+        return errors.reply("ERR CLIENT PAUSE mode must be WRITE or ALL")
+    millis = integer(argv[2])
+    if millis is None:
+        return errors.reply("ERR timeout is not an integer or out of range")
+    if millis < 0:
+        return errors.reply("ERR timeout is negative")
+    engine.pause.begin(millis / 1000, mode == b"all")
+    return OK
+
+
+def _unpause(engine: Engine, session: Session, argv: Words) -> bytes:
+    if len(argv) != 2:
+        return errors.wrong_arity_reply("client|unpause")
+    engine.pause.end()
+    return OK
+
+
+def _unblock(engine: Engine, session: Session, argv: Words) -> bytes:
+    if len(argv) not in (3, 4):
+        return errors.subcommand_arity_reply("unblock", "CLIENT")
+    reason = argv[3].lower() if len(argv) == 4 else b"timeout"
+    if reason not in (b"timeout", b"error"):
+        return errors.reply("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+    number = integer(argv[2])
+    if number is None:
+        return errors.NOT_AN_INTEGER
+    blocked = (client for client in engine.clients if client.id == number and client.unblock)
+    return encode(sum(client.unblock(reason == b"error") for client in blocked if client.unblock))
+
+
 def _refuse(what: str) -> Callable[[Engine, Session, Words], bytes]:
     """A subcommand that rproxy does not serve: an OK without function would be a lie."""
 
@@ -227,7 +262,7 @@ SUBCOMMANDS: dict[bytes, Callable[[Engine, Session, Words], bytes | None]] = {
     b"caching": _refuse("caching"),
     b"trackinginfo": _refuse("trackinginfo"),
     b"getredir": _refuse("getredir"),
-    b"pause": _refuse("pause"),
-    b"unpause": _refuse("unpause"),
-    b"unblock": _refuse("unblock"),
+    b"pause": _pause,
+    b"unpause": _unpause,
+    b"unblock": _unblock,
 }

@@ -1,10 +1,10 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
-A request climbs down the rungs until one takes it: an attack? -> unknown? -> malformed? -> locked
-out? -> answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? -> a
-script to remember? -> split or broadcast? -> one slot. Each rung is a function that answers whether
-it took the request. What a command is comes from the command table (rproxy/routing), never from its
-name; names stand only in tables, next to what is done for them.
+A request climbs down the rungs until one takes it: an attack? -> unknown? -> renamed? -> malformed?
+-> locked out? -> denied? -> paused? -> answered here? -> refused? -> the session is pinned, or this
+pins it? -> Pub/Sub? -> a script to remember? -> split or broadcast? -> one slot. Each rung is a
+function that answers whether it took the request. What a command is comes from the command table
+(rproxy/routing), never from its name; names stand only in tables, next to what is done for them.
 
 A rung for commands that rproxy does not serve answers an error that says so: never a wrong
 answer, never a stuck connection.
@@ -19,10 +19,13 @@ from rproxy import errors
 from rproxy.engine.broadcast import broadcast
 from rproxy.engine.keyspace import KEYSPACE
 from rproxy.engine.local import CONNECTING, LOCAL
+from rproxy.engine.placement import HARMLESS, NOWHERE, UNTOLD_POLICIES
+from rproxy.engine.server import SERVER
+from rproxy.routing.access import DENIED, PAUSED, RENAMED
 from rproxy.routing.arity import arity_error
-from rproxy.routing.slots import BAD_KEYS, CROSS_SLOT
+from rproxy.routing.slots import CROSS_SLOT
 from rproxy.routing.specs import CommandFlag, CommandSpec
-from rproxy.wire.frames import Request
+from rproxy.wire.frames import Request, pack
 
 if TYPE_CHECKING:
     from rproxy.engine.engine import Engine
@@ -38,11 +41,11 @@ once, so do we.
 ADMIN = frozenset({"admin"})
 """Flags of commands that change or stop servers."""
 
-ANYWHERE = frozenset({"command", "lolwut", "publish", "swapdb", "function|list", "function|dump"})
-"""Commands without a key that any one node answers for all."""
-
 SCRIPT_AT = {"eval": 1, "eval_ro": 1, "script|load": 2}
 """Commands that bring a script, and where it stands."""
+
+OWN_WAYS = {**KEYSPACE, **SERVER}
+"""Commands that take more than one place, or more than a rule for the replies."""
 
 XREAD_OPTIONS = {b"count": 2, b"noack": 1, b"group": 3}
 """Options of XREAD and XREADGROUP that may stand before BLOCK, and their words."""
@@ -76,9 +79,20 @@ def _unknown(engine: Engine, session: Session, request: Request) -> bool:
         return False
     if not session.client.authenticated:
         session.answer(errors.AUTH_NEEDED, request)
+    elif engine.access.is_gone(request.argv()[0]):
+        session.answer(errors.unknown_command_reply(request.argv()), request)
     else:
         engine.look_up(session, request, request.argv()[0].lower())
     return True
+
+
+def _renamed(engine: Engine, session: Session, request: Request) -> bool:
+    """The operator's name for a command: the request goes on under the servers' name."""
+    if RENAMED in request.spec.server_flags:
+        name, *words = request.argv()
+        argv = [engine.access.original(name) or name, *words]
+        session.rewrite(request, pack(argv), engine.genuine.lookup(*argv[:2]))
+    return False
 
 
 def _malformed(engine: Engine, session: Session, request: Request) -> bool:
@@ -97,9 +111,25 @@ def _locked_out(engine: Engine, session: Session, request: Request) -> bool:
     return True
 
 
+def _denied(engine: Engine, session: Session, request: Request) -> bool:
+    """The operator denies the command to everybody."""
+    if DENIED not in request.spec.server_flags:
+        return False
+    session.answer(errors.denied_reply(request.spec.name), request)
+    return True
+
+
+def _paused(engine: Engine, session: Session, request: Request) -> bool:
+    """CLIENT PAUSE: the request waits, and its session with it."""
+    if PAUSED not in request.spec.server_flags:
+        return False
+    engine.pause.take(session, request)
+    return True
+
+
 def _answered_here(engine: Engine, session: Session, request: Request) -> bool:
     """State of the client or of rproxy: see local.py."""
-    answer = LOCAL.get(root(request.spec))
+    answer = LOCAL.get(root(request.spec)) or LOCAL.get(request.spec.name)
     if answer is None or request.spec.name == "client|help":  # any node helps as well
         return False
     answer(engine, session, request)
@@ -107,10 +137,16 @@ def _answered_here(engine: Engine, session: Session, request: Request) -> bool:
 
 
 def _refused(engine: Engine, session: Session, request: Request) -> bool:
-    """Commands that change or stop servers."""
-    if not request.spec.server_flags & ADMIN:
+    """Commands that nobody can stand for; those that change or stop servers, unless allowed."""
+    spec = request.spec
+    if spec.name in NOWHERE:
+        return _not_served(session, request, NOWHERE[spec.name])
+    if not spec.server_flags & ADMIN or spec.name in HARMLESS:
         return False
-    return _not_served(session, request, "commands that administer servers are refused")
+    if engine.config.admin_commands == "allow":
+        return False
+    session.answer(errors.admin_reply(spec.name.replace("|", " ")), request)
+    return True
 
 
 def _pinned(engine: Engine, session: Session, request: Request) -> bool:
@@ -163,12 +199,12 @@ def _spread(engine: Engine, session: Session, request: Request) -> bool:
             return False
         session.split(request)
         return True
-    if not spec.request_policy:
-        return False
-    answer = KEYSPACE.get(spec.name)
+    answer = OWN_WAYS.get(spec.name)
     if answer is not None:
         answer(engine, session, request)
         return True
+    if not spec.request_policy and spec.name not in UNTOLD_POLICIES:
+        return False
     return broadcast(engine, session, request) or _not_served(
         session, request, "it concerns every node"
     )
@@ -181,25 +217,10 @@ def _one_slot(engine: Engine, session: Session, request: Request) -> bool:
         session.answer(errors.CROSS_SLOT, request)
     elif slot >= 0:
         session.forward(request)
-    elif slot == BAD_KEYS or _any_node_will_do(request.spec):
+    else:  # no key, or none that can be found: any node answers, or says what is wrong
         session.enter(request)
         engine.cluster.send_anywhere(session.protocol, request)
-    else:
-        _not_served(
-            session, request, "it names no key, and which node should answer is not settled"
-        )
     return True
-
-
-def _any_node_will_do(spec: CommandSpec) -> bool:
-    """A keyed command that names no key; help; a subcommand that is unknown: the servers say so."""
-    return (
-        spec.is_keyed
-        or root(spec) in ANYWHERE
-        or spec.name in ANYWHERE
-        or spec.name.endswith("|help")
-        or bool(spec.flags & CommandFlag.CONTAINER)
-    )
 
 
 def _not_served(session: Session, request: Request, why: str) -> bool:
@@ -210,8 +231,11 @@ def _not_served(session: Session, request: Request, why: str) -> bool:
 LADDER: tuple[Rung, ...] = (
     _attack,
     _unknown,
+    _renamed,
     _malformed,
     _locked_out,
+    _denied,
+    _paused,
     _answered_here,
     _refused,
     _pinned,

@@ -16,14 +16,16 @@ from typing import Any
 
 import hiredis
 
-from rproxy import __version__
 from rproxy.config import Config
 from rproxy.engine.client import Client
 from rproxy.engine.dispatch import dispatch
+from rproxy.engine.pause import Pause
 from rproxy.engine.session import Session, Shared
 from rproxy.errors import NetworkError
 from rproxy.probe import Probe
+from rproxy.routing.access import Access
 from rproxy.routing.commands import built_in, merge
+from rproxy.routing.specs import CommandSpec
 from rproxy.transport.stream import Tick
 from rproxy.upstream.cluster import Cluster
 from rproxy.wire.frames import Request
@@ -51,7 +53,12 @@ class Engine:
         self.clients: set[Client] = set()
         self.server_version = "7.0.0"
         self.started = time.monotonic()
-        self.shared = Shared(tick, built_in(), self._dispatch, cluster.table(2), cluster.table(3))
+        self.access = Access(config.deny, config.rename)
+        self.pause = Pause(self)
+        self.genuine = built_in()
+        """The command table as the servers know it; sessions use what `use_table` makes of it."""
+        self.shared = Shared(tick, self.genuine, self._dispatch, cluster.table(2), cluster.table(3))
+        self.use_table()
         self._set_limits()
         self._unknown: dict[bytes, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,6 +98,19 @@ class Engine:
 
     # -- the command table --
 
+    def use_table(self) -> None:
+        """Have the sessions use the servers' table, as the operator and a pause want it."""
+        self.shared.commands = self.pause.marks(self.access.applied(self.genuine))
+
+    def spec_of(self, request: Request) -> CommandSpec | None:
+        """What the sessions' table says of a request."""
+        return self.shared.commands.lookup(*request.argv()[:2])
+
+    def _learnt(self, commands: object) -> None:
+        """Servers have told of commands."""
+        self.genuine = merge(self.genuine, commands)
+        self.use_table()
+
     async def _learn_all(self) -> None:
         """Merge the cluster's COMMAND reply, as soon as some node gives it."""
         while True:
@@ -100,7 +120,9 @@ class Engine:
                 await asyncio.sleep(LEARN_DELAY)
                 continue
             if not isinstance(commands, hiredis.ReplyError):
-                self.shared.commands = merge(self.shared.commands, commands)
+                self._learnt(commands)
+                for name in self.access.strangers(self.genuine):
+                    log.warning("deny or rename: no server knows a command %r", name)
             self._note_version(about)
             return
 
@@ -126,7 +148,7 @@ class Engine:
         try:
             (found,) = await self.cluster.ask(("COMMAND", "INFO", name))
             if not isinstance(found, hiredis.ReplyError):
-                self.shared.commands = merge(self.shared.commands, [e for e in found if e])
+                self._learnt([entry for entry in found if entry])
         except NetworkError:
             pass  # the request itself will meet the same trouble and be answered by it
         request.spec = self.shared.commands.lookup(name)
@@ -134,36 +156,14 @@ class Engine:
             if len(self._unknown) >= UNKNOWN_KEPT:
                 self._unknown.clear()
             self._unknown[name] = time.monotonic() + UNKNOWN_SECONDS
-        if session.stream.is_closed:
-            return
+        if not session.stream.is_closed:
+            self.resume(session, request)
+
+    def resume(self, session: Session, request: Request) -> None:
+        """Go on with a held session's request, and then with what it sends next."""
+        session.release()
         try:
             self._dispatch(session, request)
         except Exception:
             log.exception("a connection is closed: its command could not be dispatched")
             session.close("internal error")
-        session.release()
-
-    # -- about rproxy --
-
-    def about(self) -> str:
-        """INFO's text: what clients look for, and a section about rproxy itself."""
-        sections: dict[str, dict[str, object]] = {
-            "Server": {
-                "redis_version": self.server_version,
-                "redis_mode": "standalone",
-                "uptime_in_seconds": int(time.monotonic() - self.started),
-            },
-            "Clients": {"connected_clients": len(self.clients)},
-            "Persistence": {"loading": 0},
-            "Replication": {"role": "master", "connected_slaves": 0},
-            "Cluster": {"cluster_enabled": 0},
-            "Proxy": {
-                "rproxy_version": __version__,
-                "slots_covered": self.cluster.slotmap.covered,
-                "commands_under_way": self.shared.tick.under_way,
-            },
-        }
-        return "\r\n".join(
-            f"# {title}\r\n" + "".join(f"{name}:{value}\r\n" for name, value in fields.items())
-            for title, fields in sections.items()
-        )
