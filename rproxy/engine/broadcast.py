@@ -46,7 +46,7 @@ def to_masters(engine: Engine, session: Session, request: Request, rule: Rule) -
         session.answer(uncovered_reply(), request)
         return
     names = [str(pool) for pool in pools]
-    protocol, tolerant = session.protocol, request.spec.response_policy == "one_succeeded"
+    protocol, tolerant = session.protocol, is_tolerant(request)
 
     def merge(replies: Replies) -> bytes:
         return (one_succeeded if tolerant else merged)(replies, names, rule, protocol)
@@ -60,6 +60,12 @@ def rule_for(request: Request) -> Rule | None:
     spec = request.spec
     policy = spec.response_policy or UNTOLD_POLICIES.get(spec.name, "")
     return RULES.get(spec.name) or POLICIES.get(policy)
+
+
+def is_tolerant(request: Request) -> bool:
+    """Whether one node's success is enough: the others had nothing to do."""
+    spec = request.spec
+    return spec.response_policy == "one_succeeded" or spec.name in ONE_IS_ENOUGH
 
 
 def is_error(raw: bytes) -> bool:
@@ -147,6 +153,9 @@ POLICIES: dict[str, Rule] = {
     "one_succeeded": merging.first,
 }
 """Response policy -> rule."""
+
+ONE_IS_ENOUGH = frozenset({"latency|graph"})
+"""Commands that fail on nodes that know nothing of their subject."""
 
 RULES: dict[str, Rule] = {
     "keys": _joined,

@@ -50,7 +50,11 @@ def _info(engine: Engine, session: Session, request: Request) -> None:
 
     def merge(replies: list[bytes]) -> bytes:
         nodes = [parse(merging.text_of(raw)) for raw in replies if not is_error(raw)]
-        sections = merged(nodes, own) if nodes or wanted == {b"proxy"} else _alone(own, engine.server_version)
+        sections = (
+            merged(nodes, own)
+            if nodes or wanted == {b"proxy"}
+            else _alone(own, engine.server_version)
+        )
         if with_own:
             sections["Proxy"] = _about(engine, len(nodes))
         return verbatim(written(sections), protocol)
