@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from rproxy import errors
 from rproxy.engine.numbers import integer
 from rproxy.engine.replies import encode, verbatim
-from rproxy.routing.arity import arity_error
 from rproxy.routing.slots import slot_of
 from rproxy.wire.frames import Request
 
@@ -150,9 +149,6 @@ def cluster(engine: Engine, session: Session, request: Request) -> None:
 
 
 def _ask_owner(session: Session, request: Request, argv: list[bytes]) -> None:
-    if not request.spec.takes(len(argv)):
-        session.answer(arity_error(request.spec), request)
-        return
     slot = integer(argv[2])
     if slot is None:
         session.answer(errors.NOT_AN_INTEGER, request)

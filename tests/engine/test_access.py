@@ -36,7 +36,7 @@ def test_nodes_see_the_name_that_they_know() -> None:
     client.say(b"wipe")
     assert sent(proxy) == [[b"flushall"]] * 3
     client.say(b"all", b"a", b"b")
-    assert sorted(sent(proxy)) == [[b"MGET", b"a"], [b"MGET", b"b"]]
+    assert sorted(sent(proxy)) == [[b"mget", b"a"], [b"mget", b"b"]]
     client.say(b"konfig", b"get", b"x")
     assert sent(proxy) == [[b"config", b"get", b"x"]]
 
