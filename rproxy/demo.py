@@ -101,7 +101,7 @@ class LocalCluster:
         self._shape = masters, replicas
         self._base_port = base_port
         self._directory = directory
-        self._server = server
+        self.server = server
         self._access = Access(password, tls)
         self._options = {
             **NODE_OPTIONS,
@@ -142,7 +142,7 @@ class LocalCluster:
         cluster does not come up in time.
         """
         masters, replicas = self._shape
-        server = self._server or find_server()
+        server = self.server or find_server()
         ports = self._choose_ports(masters * (1 + replicas))
         try:
             self._group = ServerGroup(self._directory)
@@ -233,7 +233,7 @@ class LocalCluster:
         if self._base_port is None:
             top = free_node_ports(1)[0]
         check_node_port(top)
-        node = self._make_node(self._group, self._server or find_server(), top)
+        node = self._make_node(self._group, self.server or find_server(), top)
         friend = self._any_living()
         node.start()
         node.wait_answering()

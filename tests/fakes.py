@@ -6,6 +6,7 @@ would be written to it.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 from collections.abc import Callable, Coroutine, Iterable
@@ -95,6 +96,7 @@ class FakeCluster:
         self.tick = Tick(self.loop)
         self.reasons: list[str] = []
         self.slotmap = even_map()
+        self.mapped = asyncio.Event()
         self.scripts = ScriptCache(1 << 20)
         self.lanes = {
             version: Lane(self, self.tick, version)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from rproxy.engine import merging
 from rproxy.engine.fanout import spread
 from rproxy.engine.placement import UNTOLD_POLICIES
 from rproxy.engine.replies import encode
-from rproxy.errors import partial_reply, reply, uncovered_reply
+from rproxy.errors import partial_reply, reply
 from rproxy.upstream.cluster import parse_reply
 from rproxy.wire.frames import Request
 
@@ -42,9 +42,6 @@ def broadcast(engine: Engine, session: Session, request: Request) -> bool:
 def to_masters(engine: Engine, session: Session, request: Request, rule: Rule) -> None:
     """Send the request to every master; `rule` makes one reply of theirs."""
     pools = engine.cluster.masters(session.protocol)
-    if not pools:
-        session.answer(uncovered_reply(), request)
-        return
     names = [str(pool) for pool in pools]
     protocol, tolerant = session.protocol, is_tolerant(request)
 

@@ -91,7 +91,7 @@ def _renamed(engine: Engine, session: Session, request: Request) -> bool:
     if RENAMED in request.spec.server_flags:
         name, *words = request.argv()
         argv = [engine.access.original(name) or name, *words]
-        session.rewrite(request, pack(argv), engine.genuine.lookup(*argv[:2]))
+        session.rewrite(request, pack(argv), engine.meant.lookup(*argv[:2]))
     return False
 
 
@@ -200,11 +200,14 @@ def _spread(engine: Engine, session: Session, request: Request) -> bool:
         session.split(request)
         return True
     answer = OWN_WAYS.get(spec.name)
+    if answer is None and not spec.request_policy and spec.name not in UNTOLD_POLICIES:
+        return False
+    if not engine.cluster.slotmap.masters:
+        engine.wait_for_map(session, request)
+        return True
     if answer is not None:
         answer(engine, session, request)
         return True
-    if not spec.request_policy and spec.name not in UNTOLD_POLICIES:
-        return False
     return broadcast(engine, session, request) or _not_served(
         session, request, "it concerns every node"
     )

@@ -21,7 +21,7 @@ from rproxy.engine.client import Client
 from rproxy.engine.dispatch import dispatch
 from rproxy.engine.pause import Pause
 from rproxy.engine.session import Session, Shared
-from rproxy.errors import NetworkError
+from rproxy.errors import NetworkError, uncovered_reply
 from rproxy.probe import Probe
 from rproxy.routing.access import Access
 from rproxy.routing.commands import built_in, merge
@@ -55,9 +55,9 @@ class Engine:
         self.started = time.monotonic()
         self.access = Access(config.deny, config.rename)
         self.pause = Pause(self)
-        self.genuine = built_in()
-        """The command table as the servers know it; sessions use what `use_table` makes of it."""
-        self.shared = Shared(tick, self.genuine, self._dispatch, cluster.table(2), cluster.table(3))
+        self.genuine = self.meant = built_in()
+        """The servers' command table; `meant` has marks, `shared.commands` also new names."""
+        self.shared = Shared(tick, self.meant, self._dispatch, cluster.table(2), cluster.table(3))
         self.use_table()
         self._set_limits()
         self._unknown: dict[bytes, float] = {}
@@ -100,11 +100,12 @@ class Engine:
 
     def use_table(self) -> None:
         """Have the sessions use the servers' table, as the operator and a pause want it."""
-        self.shared.commands = self.pause.marks(self.access.applied(self.genuine))
+        self.meant = self.pause.marks(self.access.denying(self.genuine))
+        self.shared.commands = self.access.renaming(self.meant)
 
     def spec_of(self, request: Request) -> CommandSpec | None:
-        """What the sessions' table says of a request."""
-        return self.shared.commands.lookup(*request.argv()[:2])
+        """What the command table says of a request under the servers' name."""
+        return self.meant.lookup(*request.argv()[:2])
 
     def _learnt(self, commands: object) -> None:
         """Servers have told of commands."""
@@ -156,12 +157,30 @@ class Engine:
             if len(self._unknown) >= UNKNOWN_KEPT:
                 self._unknown.clear()
             self._unknown[name] = time.monotonic() + UNKNOWN_SECONDS
-        if not session.stream.is_closed:
-            self.resume(session, request)
+        self.resume(session, request)
+
+    # -- the slot map --
+
+    def wait_for_map(self, session: Session, request: Request) -> None:
+        """No node is known yet: hold the session until one is, or the request's time is up."""
+        session.hold()
+        self.spawn(self._wait_for_map(session, request))
+
+    async def _wait_for_map(self, session: Session, request: Request) -> None:
+        try:
+            async with asyncio.timeout(self.config.upstream.hold_time):
+                await self.cluster.mapped.wait()
+        except TimeoutError:
+            session.answer(uncovered_reply(), request)
+            session.release()
+            return
+        self.resume(session, request)
 
     def resume(self, session: Session, request: Request) -> None:
-        """Go on with a held session's request, and then with what it sends next."""
-        session.release()
+        """Take the request that held its session down the ladder again, and read on."""
+        if session.stream.is_closed:
+            return
+        session.release()  # first: the request may hold its session again
         try:
             self._dispatch(session, request)
         except Exception:

@@ -1,7 +1,8 @@
 """Commands for the whole keyspace that take more than one question to each node.
 
 Each has its place among the client's replies before the first question is asked, and is answered
-when the last one is; meanwhile the client's other commands go on.
+when the last one is. The client's later commands wait meanwhile: they must not be executed between
+two questions of an earlier one.
 """
 
 from __future__ import annotations
@@ -33,17 +34,20 @@ def _at_leisure(work: Work) -> Callable[[Engine, Session, Request], None]:
 
     def take(engine: Engine, session: Session, request: Request) -> None:
         session.enter(request)
-        engine.spawn(_answer(request, work(engine.cluster, request.argv(), session.protocol)))
+        session.hold()
+        reply = work(engine.cluster, request.argv(), session.protocol)
+        engine.spawn(_answer(session, request, reply))
 
     return take
 
 
-async def _answer(request: Request, reply: Awaitable[bytes]) -> None:
+async def _answer(session: Session, request: Request, reply: Awaitable[bytes]) -> None:
     try:
         raw = await reply
     except errors.RproxyError as error:
         raw = errors.reply(f"ERR {error}")
     answer(request, raw)
+    session.release()
 
 
 async def _scan(cluster: Cluster, argv: list[bytes], protocol: int) -> bytes:
@@ -53,8 +57,6 @@ async def _scan(cluster: Cluster, argv: list[bytes], protocol: int) -> bytes:
 async def _randomkey(cluster: Cluster, argv: list[bytes], protocol: int) -> bytes:
     """Every key with the same chance: a node is chosen by how many keys it has."""
     pools = cluster.masters(2)
-    if not pools:
-        return errors.uncovered_reply()
     sizes = await asyncio.gather(*(cluster.tell(pool, b"DBSIZE") for pool in pools))
     for size in sizes:
         if isinstance(size, hiredis.ReplyError):

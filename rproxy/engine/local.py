@@ -16,6 +16,7 @@ from rproxy.engine.clients import SUBCOMMANDS
 from rproxy.engine.emulation import cluster
 from rproxy.engine.numbers import integer
 from rproxy.engine.replies import OK, encode, simple
+from rproxy.engine.server import info
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ LOCAL: dict[str, Answer] = {
     "acl|whoami": _local(_whoami),
     "auth": _local(_auth),
     "cluster": cluster,
+    "info": info,
     "quit": _quit,
     "reset": _reset,
     "hello": _hello,

@@ -84,6 +84,5 @@ class Pause:
         self._engine.use_table()
         waiting, self._waiting = self._waiting, []
         for session, request in waiting:
-            if not session.stream.is_closed:
-                request.spec = self._engine.spec_of(request)
-                self._engine.resume(session, request)
+            request.spec = self._engine.spec_of(request)
+            self._engine.resume(session, request)

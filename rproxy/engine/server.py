@@ -41,7 +41,8 @@ BAD_SLOWLOG_COUNT = errors.reply("ERR count should be greater than or equal to -
 # -- INFO --
 
 
-def _info(engine: Engine, session: Session, request: Request) -> None:
+def info(engine: Engine, session: Session, request: Request) -> None:
+    """Answer INFO; rproxy's own part alone without asking any node."""
     wanted = {word.lower() for word in request.argv()[1:]}
     with_own = not wanted or bool(wanted & (ALL_SECTIONS | {b"proxy"}))
     pools = [] if wanted == {b"proxy"} else engine.cluster.masters(session.protocol)
@@ -124,9 +125,6 @@ SECRETS = (b"requirepass", b"masterauth", b"masteruser", b"tls-key-file-pass")
 
 def _config_get(engine: Engine, session: Session, request: Request) -> None:
     pools = engine.cluster.masters(session.protocol)[:1]
-    if not pools:
-        session.answer(errors.uncovered_reply(), request)
-        return
     own, protocol = _own_settings(engine, session), session.protocol
 
     def merge(replies: list[bytes]) -> bytes:
@@ -184,7 +182,6 @@ def _debug(engine: Engine, session: Session, request: Request) -> None:
 SERVER: dict[str, Callable[[Engine, Session, Request], None]] = {
     "config|get": _config_get,
     "debug": _debug,
-    "info": _info,
     "slowlog|get": _slowlog_get,
 }
 """Command -> what takes a request for it."""

@@ -31,15 +31,20 @@ class Access:
             new.encode(): old.encode() for old, new in self._new_names.items() if new
         }
 
-    def applied(self, table: CommandTable) -> CommandTable:
-        """The table with the operator's marks; the same where there are none."""
-        if not self.denied and not self._new_names:
+    def denying(self, table: CommandTable) -> CommandTable:
+        """The table with what is denied marked; the same where nothing is."""
+        if not self.denied:
             return table
-        denied = marked(_with_subcommands(table, self.denied), DENIED, self._denies)
-        kept = (spec for spec in denied if spec.name not in self._new_names)
+        return marked(_with_subcommands(table, self.denied), DENIED, self._denies)
+
+    def renaming(self, table: CommandTable) -> CommandTable:
+        """The table under the new names; the same where there are none."""
+        if not self._new_names:
+            return table
+        kept = (spec for spec in table if spec.name not in self._new_names)
         renamed = (
             _copy(spec, {RENAMED}, (), new)
-            for spec in denied
+            for spec in table
             if (new := self._new_names.get(spec.name))
         )
         return CommandTable((*kept, *renamed))

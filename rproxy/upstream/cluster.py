@@ -41,6 +41,7 @@ class Cluster:
         self.loop = asyncio.get_running_loop()
         self.tls = tls.context(config.upstream.tls)
         self.slotmap = SlotMap.empty()
+        self.mapped = asyncio.Event()
         self.scripts = ScriptCache(config.upstream.script_cache)
         self.lanes = {version: Lane(self, tick, version) for version in (2, 3)}
         self.refresher = Refresher(config, self.fetch, self._adopt, probe)
@@ -138,6 +139,8 @@ class Cluster:
         """A newer slot map: replace the old one, bring the lanes in line."""
         changed = self.slotmap.diff(slotmap)
         self.slotmap = slotmap
+        if slotmap.masters:
+            self.mapped.set()
         self._note_coverage()
         for lane in self.lanes.values():
             lane.apply(changed)

@@ -59,6 +59,21 @@ def test_the_wrong_number_of_arguments_is_told_with_the_genuine_name() -> None:
     assert FakeProxy(rename=FLUSH_NAMES).client().ask(b"fetch") == expected
 
 
+def test_a_denied_command_is_denied_under_its_new_name_with_its_genuine_one() -> None:
+    proxy = FakeProxy(deny=("get",), rename={"get": "fetch"})
+    expected = b"-NOPERM this user has no permissions to run the 'get' command\r\n"
+    assert proxy.client().ask(b"fetch", b"k") == expected
+
+
+def test_a_renamed_command_waits_for_the_end_of_a_pause() -> None:
+    proxy = FakeProxy(rename={"eval": "run"})
+    proxy.client().ask(b"CLIENT", b"PAUSE", b"1000", b"WRITE")
+    proxy.client().say(b"run", b"return 1", b"1", OF_THE_FIRST)
+    assert sent(proxy) == []
+    proxy.cluster.loop.advance(1.1)
+    assert sent(proxy) == [[b"eval", b"return 1", b"1", OF_THE_FIRST]]
+
+
 def paused(*mode: bytes) -> tuple[FakeProxy, FakeClient]:
     """A proxy that pauses for a second, and a client."""
     proxy = FakeProxy()

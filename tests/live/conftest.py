@@ -1,4 +1,4 @@
-"""The proxy that live tests share."""
+"""The proxy that live tests share, and a plain server to compare it with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from rproxy.demo import LocalCluster
+from rproxy.demo_servers import find_server
+from tests.live.plain import Plain, plain_server
 from tests.live.proxies import Proxy, running
 
 
@@ -14,4 +16,11 @@ from tests.live.proxies import Proxy, running
 def proxy(cluster: LocalCluster) -> Iterator[Proxy]:
     """A proxy with its defaults in front of the shared cluster."""
     with running(cluster) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def plain(cluster: LocalCluster) -> Iterator[Plain]:
+    """A plain server of the cluster's version."""
+    with plain_server(cluster.server or find_server()) as shared:
         yield shared

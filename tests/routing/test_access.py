@@ -15,11 +15,12 @@ def is_marked(table: CommandTable, mark: str, *name: bytes) -> bool:
 
 
 def test_without_wishes_the_table_is_the_same() -> None:
-    assert Access().applied(built_in()) is built_in()
+    assert Access().denying(built_in()) is built_in()
+    assert Access().renaming(built_in()) is built_in()
 
 
 def test_a_denied_command_is_off_the_straight_path_and_no_other() -> None:
-    table = Access(["get"]).applied(built_in())
+    table = Access(["get"]).denying(built_in())
     assert is_marked(table, DENIED, b"GET")
     assert len(table) == len(built_in())
     for spec in table:
@@ -30,13 +31,13 @@ def test_a_denied_command_is_off_the_straight_path_and_no_other() -> None:
 
 
 def test_a_denied_container_is_denied_with_all_that_it_holds() -> None:
-    table = Access(["config"]).applied(built_in())
+    table = Access(["config"]).denying(built_in())
     assert is_marked(table, DENIED, b"config", b"get")
     assert is_marked(table, DENIED, b"config", b"nonsense")
 
 
 def test_a_denied_subcommand_leaves_the_others_alone() -> None:
-    table = Access(["config|set", "debug|sleep"]).applied(built_in())
+    table = Access(["config|set", "debug|sleep"]).denying(built_in())
     assert is_marked(table, DENIED, b"CONFIG", b"SET")
     assert is_marked(table, DENIED, b"debug", b"SLEEP")
     for name in ((b"config", b"get"), (b"config",), (b"debug", b"object"), (b"debug", b"jmap")):
@@ -45,7 +46,7 @@ def test_a_denied_subcommand_leaves_the_others_alone() -> None:
 
 def test_a_renamed_command_is_found_by_its_new_name_alone() -> None:
     access = Access(rename={"flushall": "Really-Flush", "keys": ""})
-    table = access.applied(built_in())
+    table = access.renaming(built_in())
     assert table.lookup(b"flushall") is None
     assert table.lookup(b"keys") is None
     assert is_marked(table, RENAMED, b"REALLY-flush")
@@ -61,13 +62,13 @@ def test_a_renamed_command_is_found_by_its_new_name_alone() -> None:
 
 def test_names_can_be_exchanged() -> None:
     access = Access(rename={"get": "set", "set": "get"})
-    assert is_marked(access.applied(built_in()), RENAMED, b"get")
+    assert is_marked(access.renaming(built_in()), RENAMED, b"get")
     assert access.original(b"get") == b"set"
     assert not access.is_gone(b"get")
 
 
 def test_a_denied_command_stays_denied_under_its_new_name() -> None:
-    table = Access(["flushall"], {"flushall": "wipe"}).applied(built_in())
+    table = Access(rename={"flushall": "wipe"}).renaming(Access(["flushall"]).denying(built_in()))
     assert is_marked(table, DENIED, b"wipe")
 
 

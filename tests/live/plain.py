@@ -1,0 +1,45 @@
+"""A plain server beside the cluster: the judge of what a reply has to be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rproxy.demo_servers import HOST, ServerGroup, call, free_port, wait_until
+from rproxy.errors import RproxyError
+from tests.live.proxies import START_LIMIT, Wire
+
+OPTIONS = ("--bind", HOST, "--save", "", "--appendonly", "no", "--logfile", os.devnull)
+
+
+class Plain:
+    """A server without a cluster."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def connect(self) -> Wire:
+        """A bare connection."""
+        return Wire(self.port)
+
+
+@contextmanager
+def plain_server(program: Path) -> Iterator[Plain]:
+    """A running server, ended with the block."""
+    group = ServerGroup()
+    try:
+        port = free_port()
+        group.spawn([str(program), "--port", str(port), *OPTIONS], group.directory)
+        wait_until(lambda: _answers(port), START_LIMIT, "the plain server to answer")
+        yield Plain(port)
+    finally:
+        group.close()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return bool(call(HOST, port, "PING", timeout=1.0))
+    except (OSError, RproxyError):
+        return False
