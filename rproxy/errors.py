@@ -252,10 +252,11 @@ def unknown_subcommand_reply(name: bytes, subcommand: bytes) -> bytes:
     )
 
 
-def subcommand_arity_reply(subcommand: str, name: str) -> bytes:
+def subcommand_arity_reply(name: bytes, subcommand: bytes) -> bytes:
     """Redis's text of subcommands that count their arguments themselves."""
     return reply(
-        f"ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try {name} HELP."
+        b"ERR unknown subcommand or wrong number of arguments for '%s'. Try %s HELP."
+        % (_quoted(subcommand), _quoted(name).upper())
     )
 
 

@@ -205,7 +205,7 @@ def _switch(name: str, field: str) -> Callable[[Engine, Session, Words], bytes]:
 
 def _pause(engine: Engine, session: Session, argv: Words) -> bytes:
     if len(argv) not in (3, 4):
-        return errors.subcommand_arity_reply("pause", "CLIENT")
+        return errors.subcommand_arity_reply(b"CLIENT", argv[1])
     mode = argv[3].lower() if len(argv) == 4 else b"all"
     if mode not in (b"write", b"all"):
         return errors.reply("ERR CLIENT PAUSE mode must be WRITE or ALL")
@@ -227,7 +227,7 @@ def _unpause(engine: Engine, session: Session, argv: Words) -> bytes:
 
 def _unblock(engine: Engine, session: Session, argv: Words) -> bytes:
     if len(argv) not in (3, 4):
-        return errors.subcommand_arity_reply("unblock", "CLIENT")
+        return errors.subcommand_arity_reply(b"CLIENT", argv[1])
     reason = argv[3].lower() if len(argv) == 4 else b"timeout"
     if reason not in (b"timeout", b"error"):
         return errors.reply("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")

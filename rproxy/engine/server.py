@@ -159,7 +159,7 @@ def _slowlog_get(engine: Engine, session: Session, request: Request) -> None:
     argv = request.argv()
     count = integer(argv[2]) if len(argv) == 3 else SLOWLOG_COUNT
     if len(argv) > 3:
-        session.answer(errors.wrong_arity_reply("slowlog|get"), request)
+        session.answer(errors.subcommand_arity_reply(b"SLOWLOG", argv[1]), request)
     elif count is None or count < -1:
         session.answer(BAD_SLOWLOG_COUNT, request)
     else:

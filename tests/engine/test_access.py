@@ -135,13 +135,13 @@ def test_a_client_that_leaves_during_a_pause_is_forgotten() -> None:
         ("PAUSE 1 foo", "CLIENT PAUSE mode must be WRITE or ALL"),
         (
             "PAUSE 1 all x",
-            "unknown subcommand or wrong number of arguments for 'pause'. Try CLIENT HELP.",
+            "unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP.",
         ),
         ("UNBLOCK a", "value is not an integer or out of range"),
         ("UNBLOCK 1 foo", "CLIENT UNBLOCK reason should be TIMEOUT or ERROR"),
         (
             "UNBLOCK 1 error x",
-            "unknown subcommand or wrong number of arguments for 'unblock'. Try CLIENT HELP.",
+            "unknown subcommand or wrong number of arguments for 'UNBLOCK'. Try CLIENT HELP.",
         ),
     ],
 )

@@ -26,12 +26,12 @@ class Plain:
 
 
 @contextmanager
-def plain_server(program: Path) -> Iterator[Plain]:
-    """A running server, ended with the block."""
+def plain_server(program: Path, *options: str) -> Iterator[Plain]:
+    """A running server with further options, ended with the block."""
     group = ServerGroup()
     try:
         port = free_port()
-        group.spawn([str(program), "--port", str(port), *OPTIONS], group.directory)
+        group.spawn([str(program), "--port", str(port), *OPTIONS, *options], group.directory)
         wait_until(lambda: _answers(port), START_LIMIT, "the plain server to answer")
         yield Plain(port)
     finally:
