@@ -141,7 +141,8 @@ TOPICS: dict[str, str] = {
         MEMORY PURGE | MEMORY USAGE none | MEMORY HELP | MEMORY FOO | OBJECT HELP
         COMMAND COUNT | COMMAND LIST FILTERBY PATTERN xrea? | COMMAND DOCS get
         COMMAND INFO get mget | COMMAND HELP | ACL WHOAMI | ACL WHOAMI x | ACL CAT hyperloglog x
-        ACL CAT foo | ACL HELP | ACL FOO | ACL USERS | ACL DRYRUN default GET x | LOLWUT VERSION 5 1 1 1 | MODULE LIST | MODULE FOO
+        ACL CAT foo | ACL HELP | ACL FOO | ACL USERS | ACL DRYRUN default GET x
+        LOLWUT VERSION 5 1 1 1 | MODULE LIST | MODULE FOO
         SENTINEL masters | CONFIG GET maxmemory | CONFIG GET save | CONFIG GET maxmemory-policy
         CONFIG GET appendonly | CONFIG GET timeout | CONFIG GET notify-keyspace-events
         CONFIG GET maxclients | CONFIG GET cluster-enabled | CONFIG GET | CONFIG HELP | CONFIG FOO
