@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -19,6 +20,7 @@ import hiredis
 from rproxy.config import Config
 from rproxy.engine.client import Client
 from rproxy.engine.dispatch import dispatch
+from rproxy.engine.everywhere import answer_worker
 from rproxy.engine.pause import Pause
 from rproxy.engine.session import Session, Shared
 from rproxy.errors import NetworkError, uncovered_reply
@@ -26,6 +28,7 @@ from rproxy.probe import Probe
 from rproxy.routing.access import Access
 from rproxy.routing.commands import built_in, merge
 from rproxy.routing.specs import CommandSpec
+from rproxy.transport.bus import Bus
 from rproxy.transport.stream import Tick
 from rproxy.upstream.cluster import Cluster
 from rproxy.wire.frames import Request
@@ -51,6 +54,7 @@ class Engine:
         self.probe = probe
         self.password = config.clients.password
         self.clients: set[Client] = set()
+        self.bus: Bus | None = None  # to the other workers, where there are any
         self.server_version = "7.0.0"
         self.started = time.monotonic()
         self.access = Access(config.deny, config.rename)
@@ -79,9 +83,13 @@ class Engine:
     def start(self) -> None:
         """Begin to learn the cluster's own command table."""
         self.spawn(self._learn_all())
+        if self.bus is not None:
+            self.bus.start(partial(answer_worker, self))
 
     async def close(self) -> None:
         """Stop background work."""
+        if self.bus is not None:
+            self.bus.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

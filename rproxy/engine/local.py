@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rproxy import errors
 from rproxy.engine.clients import SUBCOMMANDS
 from rproxy.engine.emulation import cluster
+from rproxy.engine.everywhere import ask_all, concerns_all
 from rproxy.engine.numbers import integer
 from rproxy.engine.replies import OK, encode, simple
 from rproxy.engine.server import info
@@ -185,7 +186,9 @@ def _client(engine: Engine, session: Session, request: Request) -> None:
         session.answer(errors.unknown_subcommand_reply(b"CLIENT", argv[1]), request)
         return
     reply = answer(engine, session, argv)
-    if reply is not None:
+    if reply is not None and concerns_all(engine, argv[1].lower(), reply):
+        ask_all(engine, session, request, reply)
+    elif reply is not None:
         session.answer(reply, request)
 
 

@@ -27,7 +27,7 @@ class Plain:
 
 @contextmanager
 def plain_server(program: Path, *options: str) -> Iterator[Plain]:
-    """A running server with further options, ended with the block."""
+    """A running server, ended with the block."""
     group = ServerGroup()
     try:
         port = free_port()

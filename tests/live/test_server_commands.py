@@ -317,3 +317,56 @@ def test_a_pause_of_everything_ends_by_itself(proxy: Proxy) -> None:
         assert client.client_pause(300)
         assert client.ping()
         assert time.monotonic() - begun >= 0.29
+
+
+# -- several workers --
+
+
+@pytest.fixture(scope="module")
+def workers(cluster: LocalCluster) -> Iterator[Proxy]:
+    """A proxy of three workers."""
+    with running(cluster, "--workers", "3") as started:
+        yield started
+
+
+def spread_clients(proxy: Proxy, name: str) -> list[redis.Redis]:
+    """Twenty clients that are named: some with each worker."""
+    clients = [proxy.client(client_name=f"{name}{number}") for number in range(20)]
+    workers = {client.client_id() >> 32 for client in clients}
+    assert len(workers) > 1, "all clients have come to one worker"
+    return clients
+
+
+@PROTOCOLS
+def test_client_list_and_kill_know_the_clients_of_all_workers(
+    workers: Proxy, protocol: int
+) -> None:
+    clients = spread_clients(workers, "many")
+    with workers.client(protocol) as asker:
+        listed = {line["name"]: line for line in asker.client_list()}
+        assert {f"many{number}" for number in range(20)} <= listed.keys()
+        ids = [int(line["id"]) for line in asker.client_list()]
+        assert ids == sorted(ids)
+        for number in range(10):
+            assert asker.client_kill_filter(_id=listed[f"many{number}"]["id"]) == 1
+        for number in range(10, 20):
+            assert asker.client_kill(listed[f"many{number}"]["addr"])
+        assert asker.client_kill_filter(_id="999999999999999") == 0
+        with pytest.raises(ResponseError, match="No such client"):
+            asker.client_kill("127.0.0.1:1")
+        left = {line["name"] for line in asker.client_list()}
+        assert not left & listed.keys() - {""}
+    for client in clients:
+        client.close()
+
+
+def test_a_pause_is_for_the_clients_of_all_workers(workers: Proxy) -> None:
+    clients = spread_clients(workers, "paused")
+    with workers.client() as asker:
+        assert asker.client_pause(400)
+        begun = time.monotonic()
+        for client in clients:
+            client.ping()
+            assert time.monotonic() - begun >= 0.35
+    for client in clients:
+        client.close()

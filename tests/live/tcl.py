@@ -1,0 +1,175 @@
+"""Runs Redis's own test suite against the proxy, and against a plain server to compare with.
+
+    python -m tests.live.tcl ~/redis-7.0.15
+    python -m tests.live.tcl ~/redis-7.0.15 --cluster-mode --unit unit/type/list --json result.json
+
+Strategy. Each unit file runs by itself, in external mode and with one database, first against the
+plain server, then against the proxy in front of a cluster of the same version. The tree is that of
+the server's sources, the folder above tests/test_helper.tcl. What counts are the
+tests that the plain server passes: those of them that fail, or do not run, through the proxy are
+listed. A test that raises does not end its file. A unit that hangs is ended after a while; what it
+passed counts.
+
+Tests that need what only the server itself has (DEBUG RELOAD, replication ...) carry tags called
+`needs:...`; a second run of the plain server without them tells which tests those are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from rproxy.demo import LocalCluster
+from rproxy.demo_servers import HOST, find_server
+from tests.live.plain import plain_server
+from tests.live.proxies import running
+
+SERVER_OPTIONS = {
+    "enable-debug-command": "yes",
+    "enable-protected-configs": "yes",
+    "enable-module-command": "yes",
+}
+"""What the suite's own servers allow, too."""
+CONFIG = 'admin_commands = "allow"\n'
+NEEDS = (
+    "config-maxmemory",
+    "config-resetstat",
+    "debug",
+    "latency",
+    "local-process",
+    "pfdebug",
+    "repl",
+    "reset",
+    "save",
+)
+"""What tests may need: their tags behind `needs:`."""
+FLAGS = ("--singledb", "--ignore-encoding", "--ignore-digest", "--durable", "--clients", "1")
+RESULT = re.compile(r"^\[(ok|err|exception)\]: (.*?)(?: \(\d+ ms\)| in tests/\S+)?$", re.MULTILINE)
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
+
+Names = Counter[str]
+"""Names of tests; some have the same."""
+
+
+@dataclass
+class Unit:
+    """How one file went."""
+
+    name: str
+    plain: Names
+    """Tests that the plain server passes."""
+    free: Names
+    """Those of them that need nothing special."""
+    proxy: Names
+    """Tests that pass through the proxy."""
+
+    @property
+    def missing(self) -> Names:
+        """Tests that only the plain server passes."""
+        return self.plain - self.proxy
+
+
+@dataclass
+class Suite:
+    """The tree of tests, and how it is run."""
+
+    tree: Path
+    cluster_mode: bool
+    limit: float
+
+    def units(self) -> list[str]:
+        """The unit files in the suite's own order; not those that start servers of their own."""
+        text = (self.tree / "tests/test_helper.tcl").read_text()
+        found = re.search(r"set ::all_tests \{(.*?)\}", text, re.DOTALL)
+        assert found is not None
+        names = found.group(1).split()
+        return [n for n in names if n.startswith("unit/") and not n.startswith(OTHERS)]
+
+    def run(self, unit: str, port: int, needs: bool = True) -> Names:
+        """Names of the tests that pass."""
+        denied = ["-slow", *([] if needs else [f"-needs:{need}" for need in NEEDS])]
+        command = ["tclsh", "tests/test_helper.tcl", "--host", HOST, "--port", str(port)]
+        command += ["--single", unit, "--tags", " ".join(denied), *FLAGS]
+        command += ["--cluster-mode"] if self.cluster_mode else []
+        process = subprocess.Popen(
+            command,
+            cwd=self.tree,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=self.limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+        text = COLORS.sub("", output.decode("utf-8", "replace"))
+        return Counter(name for kind, name in RESULT.findall(text) if kind == "ok")
+
+
+OTHERS = ("unit/moduleapi", "unit/cluster", "unit/oom-score-adj", "unit/tls", "unit/shutdown")
+"""Units about something else than commands."""
+
+
+def measure(suite: Suite, units: list[str]) -> Iterator[Unit]:
+    """Run the units, each against both."""
+    server = find_server()
+    with ExitStack() as stack:
+        options = [word for name, value in SERVER_OPTIONS.items() for word in (f"--{name}", value)]
+        plain = stack.enter_context(plain_server(server, *options))
+        cluster = stack.enter_context(LocalCluster(3, 0, server=server, options=SERVER_OPTIONS))
+        proxy = stack.enter_context(running(cluster, config=CONFIG))
+        for name in units:
+            yield Unit(
+                name,
+                suite.run(name, plain.port),
+                suite.run(name, plain.port, needs=False),
+                suite.run(name, proxy.port),
+            )
+
+
+@click.command()
+@click.argument("tree", type=click.Path(exists=True, path_type=Path))
+@click.option("--cluster-mode", is_flag=True, help="Keys of a command in one slot.")
+@click.option("--unit", "chosen", multiple=True, help="Only this one, unit/type/list; repeatable.")
+@click.option("--limit", default=120.0, show_default=True, help="Seconds for one unit.")
+@click.option("--json", "output", type=click.Path(path_type=Path), help="Write the results here.")
+def main(
+    tree: Path, cluster_mode: bool, chosen: tuple[str, ...], limit: float, output: Path | None
+) -> None:
+    """Run the suite in TREE, and print what passes."""
+    if shutil.which("tclsh") is None:
+        sys.exit("tclsh is not on the PATH (Debian: apt install tcl)")
+    suite = Suite(tree, cluster_mode, limit)
+    done: list[Unit] = []
+    for unit in measure(suite, list(chosen) or suite.units()):
+        done.append(unit)
+        print(f"{unit.name:30} {(unit.plain & unit.proxy).total():4} of {unit.plain.total():4}")
+        for name in unit.missing:
+            print(f"    {'' if name in unit.free else '(needs) '}{name}")
+    for title, wanted in (("all", "plain"), ("without needs", "free")):
+        names = [getattr(unit, wanted) for unit in done]
+        passed = sum((want & unit.proxy).total() for want, unit in zip(names, done, strict=True))
+        total = sum(want.total() for want in names)
+        print(f"{title}: {passed} of {total}, {100 * passed / max(1, total):.1f} %")
+    if output is not None:
+        report = {
+            u.name: {k: [*v.elements()] for k, v in vars(u).items() if k != "name"} for u in done
+        }
+        output.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
