@@ -235,18 +235,6 @@ def not_in_multi_reply(name: str, reason: str) -> bytes:
     )
 
 
-def unknown_command_reply(words: list[bytes]) -> bytes:
-    """Redis's text for a command that no server knows; `words` are name and arguments."""
-    arguments = b""
-    for word in words[1:]:
-        if len(arguments) >= QUOTE_CAP:
-            break
-        arguments += b"'%s' " % _quoted(word, QUOTE_CAP - len(arguments))
-    return reply(
-        b"ERR unknown command '%s', with args beginning with: %s" % (_quoted(words[0]), arguments)
-    )
-
-
 def subscriber_only_reply(name: str) -> bytes:
     """Redis's text for what a subscriber of RESP2 may not send."""
     return reply(
@@ -268,6 +256,31 @@ def pubsub_syntax_reply(subcommand: bytes) -> bytes:
     )
 
 
+def admin_reply(name: str) -> bytes:
+    """A command that administers servers, which the configuration does not allow."""
+    return reply(
+        b"ERR rproxy refuses '%s': it administers servers; admin_commands = \"allow\" permits it"
+        % _quoted(name)
+    )
+
+
+def denied_reply(name: str) -> bytes:
+    """Redis's text for a command that the user has no right to."""
+    return reply(f"NOPERM this user has no permissions to run the '{name}' command")
+
+
+def unknown_command_reply(argv: list[bytes]) -> bytes:
+    """Redis's text for a command that there is not; it quotes up to 128 bytes of arguments."""
+    quoted = b""
+    for word in argv[1:]:
+        if len(quoted) >= QUOTE_CAP:
+            break
+        quoted += b"'%s' " % _quoted(word, QUOTE_CAP - len(quoted))
+    return reply(
+        b"ERR unknown command '%s', with args beginning with: %s" % (_quoted(argv[0]), quoted)
+    )
+
+
 def hello_option_reply(option: bytes) -> bytes:
     """HELLO has no such option, or it lacks its arguments."""
     return reply(b"ERR Syntax error in HELLO option '%s'" % _quoted(option))
@@ -282,6 +295,14 @@ def unknown_subcommand_reply(name: bytes, subcommand: bytes) -> bytes:
     """Redis 7's text for a subcommand that its command does not have."""
     return reply(
         b"ERR unknown subcommand '%s'. Try %s HELP." % (_quoted(subcommand), _quoted(name).upper())
+    )
+
+
+def subcommand_arity_reply(name: bytes, subcommand: bytes) -> bytes:
+    """Redis's text of subcommands that count their arguments themselves."""
+    return reply(
+        b"ERR unknown subcommand or wrong number of arguments for '%s'. Try %s HELP."
+        % (_quoted(subcommand), _quoted(name).upper())
     )
 
 

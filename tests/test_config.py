@@ -45,7 +45,7 @@ def shown() -> dict[str, Shown]:
 def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Full name -> value of everything in a TOML tree."""
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:  # an empty one is an option's value
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

@@ -13,7 +13,15 @@ from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 
-from rproxy.config.values import Address, Bytes, Seconds, Secret, UnixPath, parse_listen
+from rproxy.config.values import (
+    Address,
+    Bytes,
+    Seconds,
+    Secret,
+    UnixPath,
+    parse_command,
+    parse_listen,
+)
 
 
 class Option(NamedTuple):
@@ -229,6 +237,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout: Annotated[
         Seconds, Option("Time that clients have to finish when rproxy stops.")
     ] = Seconds(10)
+    admin_commands: Annotated[
+        Literal["refuse", "allow"],
+        Option("Whether clients may use commands that change servers, such as CONFIG SET."),
+    ] = "refuse"
+    deny: Annotated[
+        tuple[str, ...],
+        Option('Commands that no client may use: "keys", "config|set".', False, parse_command),
+    ] = ()
+    rename: Annotated[
+        dict[str, str],
+        Option('Other names of commands: { flushall = "my-flushall" }; "": it is unknown.', False),
+    ] = {}
+    cluster_emulation: Annotated[
+        bool,
+        Option("Whether CLUSTER tells of one node that owns all slots, for cluster clients."),
+    ] = False
     clients: Clients = Clients()
     upstream: Upstream = Upstream()
     topology: Topology = Topology()
@@ -258,7 +282,10 @@ class Row(NamedTuple):
 
 def rows(table: type[msgspec.Struct] = Config, prefix: str = "") -> Iterator[Row]:
     """Every option of a table and of the tables in it, in the order of the file."""
-    defaults = {field.name: field.default for field in msgspec.structs.fields(table)}
+    defaults = {
+        field.name: field.default if field.default_factory is msgspec.NODEFAULT else {}
+        for field in msgspec.structs.fields(table)
+    }
     for name, kind in get_type_hints(table, include_extras=True).items():
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             yield from rows(kind, f"{prefix}{name}.")
@@ -273,6 +300,9 @@ def as_toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, tuple) and not isinstance(value, (Address, UnixPath)):
         return "[" + ", ".join(as_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        pairs = (f"{name} = {as_toml(item)}" for name, item in value.items())
+        return "{ " + ", ".join(pairs) + " }" if value else "{}"
     if isinstance(value, Secret):
         return '"***"' if value else '""'
     if isinstance(value, int) and not isinstance(value, Bytes):

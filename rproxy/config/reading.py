@@ -227,6 +227,21 @@ def _user_has_password(config: Config) -> str | None:
     return None
 
 
+def _new_names_are_free(config: Config) -> str | None:
+    taken: set[str] = set()
+    for old, new in config.rename.items():
+        if old != old.lower() or not _is_word(old):
+            return f"{old!r} is no name of a command: write it in lower case"
+        if new and (not _is_word(new) or new.lower() in taken):
+            return f"{new!r} is no name that one command alone can have"
+        taken.add(new.lower())
+    return None
+
+
+def _is_word(name: str) -> bool:
+    return name.isascii() and name.isprintable() and not set(name) & {" ", "|", "\x7f"}
+
+
 def _tls_is_on(config: Config) -> str | None:
     tls = config.upstream.tls
     if not tls.enabled and (tls.ca_file or tls.cert_file or tls.key_file or tls.server_name):
@@ -256,6 +271,7 @@ _RULES: tuple[tuple[str, _Rule], ...] = (
     ("listen", _needs_listeners),
     ("listen", _closed_to_strangers),
     ("upstream.username", _user_has_password),
+    ("rename", _new_names_are_free),
     ("upstream.tls.enabled", _tls_is_on),
     ("upstream.tls.key_file", _key_has_certificate),
     _at_most("clients.pause_output", "clients.output_limit"),

@@ -187,3 +187,13 @@ def parse_listen(text: object) -> Address | UnixPath:
     if not path or "\0" in path or len(path.encode()) > 100:
         raise AddressError("expected the path of a socket, up to 100 bytes long, after unix:")
     return UnixPath(path)
+
+
+_COMMAND = re.compile(r"[!-{}~]+(?:\|[!-{}~]+)?")
+
+
+def parse_command(text: object) -> str:
+    """A command's name in lower case, such as "keys" or "config|set"; raises ValueError."""
+    if not isinstance(text, str) or not _COMMAND.fullmatch(text):
+        raise ValueError('expected the name of a command, such as "keys" or "config|set"')
+    return text.lower()

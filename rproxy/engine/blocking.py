@@ -122,15 +122,7 @@ class Blocked(Pin):
 
         Whether the client was waiting at a node.
         """
-        lease = self.lease
-        if lease is None or not lease.client_id:
-            return False
-        how = b"ERROR" if with_error else b"TIMEOUT"
-        words = [b"CLIENT", b"UNBLOCK", b"%d" % lease.client_id, how]
-        request = ignored(pack(words))
-        request.target = pool = self.lane.pool(lease.address)
-        pool.sink.take(request)
-        return True
+        return self.lease is not None and self.lease.unblock(with_error)
 
     # -- trouble --
 

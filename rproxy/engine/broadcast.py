@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rproxy.engine import merging
 from rproxy.engine.fanout import spread
+from rproxy.engine.placement import UNTOLD_POLICIES
 from rproxy.engine.replies import encode
 from rproxy.errors import partial_reply, reply
 from rproxy.upstream.cluster import parse_reply
@@ -32,24 +34,35 @@ Rule = Callable[[Replies, int], bytes]
 def broadcast(engine: Engine, session: Session, request: Request) -> bool:
     """Send the request to every master, if there is a rule for the replies."""
     rule = rule_for(request)
-    if rule is None:
-        return False
+    if rule is not None:
+        to_masters(engine, session, request, rule)
+    return rule is not None
+
+
+def to_masters(engine: Engine, session: Session, request: Request, rule: Rule) -> None:
+    """Send the request to every master; `rule` makes one reply of theirs."""
     pools = engine.cluster.masters(session.protocol)
     names = [str(pool) for pool in pools]
-    protocol, tolerant = session.protocol, request.spec.response_policy == "one_succeeded"
+    protocol, tolerant = session.protocol, is_tolerant(request)
 
     def merge(replies: Replies) -> bytes:
         return (one_succeeded if tolerant else merged)(replies, names, rule, protocol)
 
     session.enter(request)
     spread(request, pools, merge)
-    return True
 
 
 def rule_for(request: Request) -> Rule | None:
     """How the replies to a request for all masters become one, or None where nothing says how."""
     spec = request.spec
-    return RULES.get(spec.name) or POLICIES.get(spec.response_policy)
+    policy = spec.response_policy or UNTOLD_POLICIES.get(spec.name, "")
+    return RULES.get(spec.name) or POLICIES.get(policy)
+
+
+def is_tolerant(request: Request) -> bool:
+    """Whether one node's success is enough: the others had nothing to do."""
+    spec = request.spec
+    return spec.response_policy == "one_succeeded" or spec.name in ONE_IS_ENOUGH
 
 
 def is_error(raw: bytes) -> bool:
@@ -86,10 +99,6 @@ def combine(replies: Replies, rule: Rule, protocol: int) -> bytes:
 
 
 # -- rules --
-
-
-def _first(replies: Replies, protocol: int) -> bytes:
-    return replies[0]
 
 
 def _sum(replies: Replies, protocol: int) -> bytes:
@@ -137,13 +146,27 @@ POLICIES: dict[str, Rule] = {
     "agg_sum": _sum,
     "agg_min": _least,
     "agg_logical_and": _every,
-    "all_succeeded": _first,
-    "one_succeeded": _first,
+    "all_succeeded": merging.first,
+    "one_succeeded": merging.first,
 }
 """Response policy -> rule."""
+
+ONE_IS_ENOUGH = frozenset({"latency|graph"})
+"""Commands that fail on nodes that know nothing of their subject."""
 
 RULES: dict[str, Rule] = {
     "keys": _joined,
     "function|stats": _running,
+    "acl|log": merging.acl_log,
+    "latency|doctor": merging.texts,
+    "latency|graph": merging.texts,
+    "latency|histogram": merging.histogram,
+    "latency|history": merging.history,
+    "latency|latest": merging.latest,
+    "latency|reset": merging.greatest,
+    "memory|doctor": merging.texts,
+    "memory|malloc-stats": merging.texts,
+    "memory|stats": merging.memory_stats,
+    "role": merging.role,
 }
 """Commands whose policy is `special`, or none."""

@@ -1,7 +1,8 @@
 """CLIENT and its subcommands: the state of rproxy's clients, never of its links to the nodes.
 
-Each function returns the reply, or None where there is none (REPLY OFF and SKIP). LIST, INFO and
-KILL know the clients of this worker process.
+Each function returns the reply, or None where there is none (REPLY OFF and SKIP). Subcommands that
+concern the clients of all workers are in SHARED; they are called without a session where another
+worker's client asks (see everywhere.py).
 """
 
 from __future__ import annotations
@@ -70,13 +71,14 @@ def _info(engine: Engine, session: Session, argv: Words) -> bytes:
     return verbatim(session.client.line(time.monotonic()) + "\n", session.protocol)
 
 
-def _list(engine: Engine, session: Session, argv: Words) -> bytes:
+def _list(engine: Engine, session: Session | None, argv: Words) -> bytes:
     match = _list_filter(argv[2:])
     if isinstance(match, bytes):
         return match
     now = time.monotonic()
     chosen = sorted(filter(match, engine.clients), key=lambda client: client.id)
-    return verbatim("".join(f"{client.line(now)}\n" for client in chosen), session.protocol)
+    text = "".join(f"{client.line(now)}\n" for client in chosen)
+    return verbatim(text, 2 if session is None else session.protocol)
 
 
 def _everyone(client: Client) -> bool:
@@ -117,7 +119,7 @@ TYPES: dict[bytes, Match] = {
 """Redis's types of clients, and which of rproxy's are of that type."""
 
 
-def _kill(engine: Engine, session: Session, argv: Words) -> bytes:
+def _kill(engine: Engine, session: Session | None, argv: Words) -> bytes:
     if len(argv) == 3:
         address = argv[2].decode("ascii", "replace")
         killed = _close(session, [c for c in engine.clients if c.address == address])
@@ -138,7 +140,7 @@ def _kill(engine: Engine, session: Session, argv: Words) -> bytes:
         filters.append(match)
     chosen = [c for c in engine.clients if all(match(c) for match in filters)]
     if skip_me:
-        chosen = [c for c in chosen if c is not session.client]
+        chosen = [c for c in chosen if session is None or c is not session.client]
     return encode(_close(session, chosen))
 
 
@@ -169,12 +171,12 @@ def _number_filter(option: bytes, number: int | None) -> Match | bytes:
     return lambda client: client.since <= latest
 
 
-def _close(session: Session, chosen: Iterable[Client]) -> int:
+def _close(session: Session | None, chosen: Iterable[Client]) -> int:
     """Close the sessions of `chosen`, the own one only after its reply; how many they were."""
     count = 0
     for client in chosen:
         count += 1
-        if client is session.client:
+        if session is not None and client is session.client:
             session.hold(_leave)  # what the client has sent behind it is not read
         elif client.session is not None:
             client.session.close("CLIENT KILL")
@@ -215,6 +217,41 @@ def _switch(name: str, field: str) -> Callable[[Engine, Session, Words], bytes]:
     return switch
 
 
+def _pause(engine: Engine, session: Session | None, argv: Words) -> bytes:
+    if len(argv) not in (3, 4):
+        return errors.subcommand_arity_reply(b"CLIENT", argv[1])
+    mode = argv[3].lower() if len(argv) == 4 else b"all"
+    if mode not in (b"write", b"all"):
+        return errors.reply("ERR CLIENT PAUSE mode must be WRITE or ALL")
+    millis = integer(argv[2])
+    if millis is None:
+        return errors.reply("ERR timeout is not an integer or out of range")
+    if millis < 0:
+        return errors.reply("ERR timeout is negative")
+    engine.pause.begin(millis / 1000, mode == b"all")
+    return OK
+
+
+def _unpause(engine: Engine, session: Session | None, argv: Words) -> bytes:
+    if len(argv) != 2:
+        return errors.wrong_arity_reply("client|unpause")
+    engine.pause.end()
+    return OK
+
+
+def _unblock(engine: Engine, session: Session | None, argv: Words) -> bytes:
+    if len(argv) not in (3, 4):
+        return errors.subcommand_arity_reply(b"CLIENT", argv[1])
+    reason = argv[3].lower() if len(argv) == 4 else b"timeout"
+    if reason not in (b"timeout", b"error"):
+        return errors.reply("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+    number = integer(argv[2])
+    if number is None:
+        return errors.NOT_AN_INTEGER
+    blocked = (waiting for waiting in engine.blocked if waiting.session.client.id == number)
+    return encode(sum(waiting.unblock(reason == b"error") for waiting in blocked))
+
+
 def _refuse(what: str) -> Callable[[Engine, Session, Words], bytes]:
     """A subcommand that rproxy does not serve: an OK without function would be a lie."""
 
@@ -224,14 +261,22 @@ def _refuse(what: str) -> Callable[[Engine, Session, Words], bytes]:
     return refuse
 
 
+SHARED: dict[bytes, Callable[[Engine, Session | None, Words], bytes]] = {
+    b"list": _list,
+    b"kill": _kill,
+    b"pause": _pause,
+    b"unpause": _unpause,
+    b"unblock": _unblock,
+}
+"""Subcommands that concern all clients -> what each worker does for its own."""
+
 SUBCOMMANDS: dict[bytes, Callable[[Engine, Session, Words], bytes | None]] = {
+    **SHARED,
     b"id": _id,
     b"getname": _getname,
     b"setname": _setname,
     b"setinfo": _setinfo,
     b"info": _info,
-    b"list": _list,
-    b"kill": _kill,
     b"reply": _reply,
     b"no-evict": _switch("no-evict", "no_evict"),
     b"no-touch": _switch("no-touch", "no_touch"),
@@ -239,7 +284,4 @@ SUBCOMMANDS: dict[bytes, Callable[[Engine, Session, Words], bytes | None]] = {
     b"caching": _refuse("caching"),
     b"trackinginfo": _refuse("trackinginfo"),
     b"getredir": _refuse("getredir"),
-    b"pause": _refuse("pause"),
-    b"unpause": _refuse("unpause"),
-    b"unblock": _refuse("unblock"),
 }

@@ -1,11 +1,11 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
-A request climbs down the rungs until one takes it: an attack? -> queued by MULTI? -> unknown? ->
-malformed? -> locked out? -> forbidden to a subscriber? -> answered here? -> refused? -> the session
-is pinned, or this pins it? -> Pub/Sub? -> a script to remember? -> split or broadcast? -> one slot.
-Each rung is a function that answers whether it took the request. What a command is comes from the
-command table (rproxy/routing), never from its name; names stand only in tables, next to what is
-done for them.
+A request climbs down the rungs until one takes it: an attack? -> renamed? -> paused? -> queued by
+MULTI? -> unknown? -> malformed? -> locked out? -> denied? -> forbidden to a subscriber? -> answered
+here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? -> a script to remember? ->
+split or broadcast? -> one slot. Each rung is a function that answers whether it took the request.
+What a command is comes from the command table (rproxy/routing), never from its name; names stand
+only in tables, next to what is done for them.
 
 A rung for commands that rproxy does not serve answers an error that says so: never a wrong
 answer, never a stuck connection.
@@ -23,12 +23,16 @@ from rproxy.engine.broadcast import broadcast
 from rproxy.engine.keyspace import KEYSPACE
 from rproxy.engine.local import CONNECTING, LOCAL
 from rproxy.engine.multi import COMMANDS
+from rproxy.engine.placement import HARMLESS, NOWHERE, UNTOLD_POLICIES
 from rproxy.engine.pubsub import confined, pubsub
 from rproxy.engine.queueing import queue
+from rproxy.engine.scripting import teach
+from rproxy.engine.server import SERVER
+from rproxy.routing.access import DENIED, RENAMED
 from rproxy.routing.arity import arity_error
-from rproxy.routing.slots import BAD_KEYS, CROSS_SLOT
+from rproxy.routing.slots import CROSS_SLOT
 from rproxy.routing.specs import CommandFlag, CommandSpec
-from rproxy.wire.frames import Request
+from rproxy.wire.frames import Request, pack
 
 if TYPE_CHECKING:
     from rproxy.engine.engine import Engine
@@ -44,14 +48,11 @@ once, so do we.
 ADMIN = frozenset({"admin"})
 """Flags of commands that change or stop servers."""
 
-ANYWHERE = frozenset({"command", "lolwut", "swapdb", "function|list", "function|dump"})
-"""Commands without a key that any one node answers for all."""
-
 WAITS = frozenset({"wait", "waitaof"})
 """Commands that wait for replicas of every master."""
 
-SCRIPT_AT = {"eval": 1, "eval_ro": 1, "script|load": 2}
-"""Commands that bring a script, and where it stands."""
+OWN_WAYS = {**KEYSPACE, **SERVER}
+"""Commands that take more than one place, or more than a rule for the replies."""
 
 
 def dispatch(engine: Engine, session: Session, request: Request) -> None:
@@ -76,12 +77,31 @@ def _attack(engine: Engine, session: Session, request: Request) -> bool:
     return True
 
 
+def _renamed(engine: Engine, session: Session, request: Request) -> bool:
+    """The operator's name for a command: the request goes on under the servers' name."""
+    if request.spec is not None and RENAMED in request.spec.server_flags:
+        name, *words = request.argv()
+        argv = [engine.access.original(name) or name, *words]
+        session.rewrite(request, pack(argv), engine.meant.lookup(*argv[:2]))
+    return False
+
+
+def _paused(engine: Engine, session: Session, request: Request) -> bool:
+    """CLIENT PAUSE: the request waits, and its session with it."""
+    if not engine.pause.holds(session, request):
+        return False
+    engine.pause.take(session, request)
+    return True
+
+
 def _unknown(engine: Engine, session: Session, request: Request) -> bool:
     """Not in the table: locked out, or looked up at the servers."""
     if request.spec is not None:
         return False
     if not session.client.authenticated:
         session.answer(errors.AUTH_NEEDED, request)
+    elif engine.access.is_gone(request.argv()[0]):
+        session.answer(errors.unknown_command_reply(request.argv()), request)
     else:
         engine.look_up(session, request, request.argv()[0].lower())
     return True
@@ -103,9 +123,17 @@ def _locked_out(engine: Engine, session: Session, request: Request) -> bool:
     return True
 
 
+def _denied(engine: Engine, session: Session, request: Request) -> bool:
+    """The operator denies the command to everybody."""
+    if DENIED not in request.spec.server_flags:
+        return False
+    session.answer(errors.denied_reply(request.spec.name), request)
+    return True
+
+
 def _answered_here(engine: Engine, session: Session, request: Request) -> bool:
     """State of the client or of rproxy: see local.py."""
-    answer = LOCAL.get(root(request.spec))
+    answer = LOCAL.get(root(request.spec)) or LOCAL.get(request.spec.name)
     if answer is None or request.spec.name == "client|help":  # any node helps as well
         return False
     answer(engine, session, request)
@@ -113,10 +141,16 @@ def _answered_here(engine: Engine, session: Session, request: Request) -> bool:
 
 
 def _refused(engine: Engine, session: Session, request: Request) -> bool:
-    """Commands that change or stop servers."""
-    if not request.spec.server_flags & ADMIN:
+    """Commands that nobody can stand for; those that change or stop servers, unless allowed."""
+    spec = request.spec
+    if spec.name in NOWHERE:
+        return _not_served(session, request, NOWHERE[spec.name])
+    if not spec.server_flags & ADMIN or spec.name in HARMLESS:
         return False
-    return _not_served(session, request, "commands that administer servers are refused")
+    if engine.config.admin_commands == "allow":
+        return False
+    session.answer(errors.admin_reply(spec.name.replace("|", " ")), request)
+    return True
 
 
 def _pinned(engine: Engine, session: Session, request: Request) -> bool:
@@ -133,11 +167,7 @@ def _pinned(engine: Engine, session: Session, request: Request) -> bool:
 
 def _taught(engine: Engine, session: Session, request: Request) -> bool:
     """Scripts are remembered on their way to the servers; flushed ones are forgotten."""
-    at = SCRIPT_AT.get(request.spec.name)
-    if at is not None:
-        engine.cluster.scripts.remember(request.argv()[at])
-    elif request.spec.name == "script|flush":
-        engine.cluster.scripts.clear()
+    teach(engine, request)
     return False
 
 
@@ -149,12 +179,12 @@ def _spread(engine: Engine, session: Session, request: Request) -> bool:
             return False
         session.split(request)
         return True
-    if not spec.request_policy:
+    answer = OWN_WAYS.get(spec.name)
+    if answer is None and not spec.request_policy and spec.name not in UNTOLD_POLICIES:
         return False
     if not engine.cluster.slotmap.masters:
         engine.wait_for_map(session, request)
         return True
-    answer = KEYSPACE.get(spec.name)
     if answer is not None:
         answer(engine, session, request)
         return True
@@ -170,25 +200,10 @@ def _one_slot(engine: Engine, session: Session, request: Request) -> bool:
         session.answer(errors.CROSS_SLOT, request)
     elif slot >= 0:
         session.forward(request)
-    elif slot == BAD_KEYS or _any_node_will_do(request.spec):
+    else:  # no key, or none that can be found: any node answers, or says what is wrong
         session.enter(request)
         engine.cluster.send_anywhere(session.protocol, request)
-    else:
-        _not_served(
-            session, request, "it names no key, and which node should answer is not settled"
-        )
     return True
-
-
-def _any_node_will_do(spec: CommandSpec) -> bool:
-    """A keyed command that names no key; help; a subcommand that is unknown: the servers say so."""
-    return (
-        spec.is_keyed
-        or root(spec) in ANYWHERE
-        or spec.name in ANYWHERE
-        or spec.name.endswith("|help")
-        or bool(spec.flags & CommandFlag.CONTAINER)
-    )
 
 
 def _not_served(session: Session, request: Request, why: str) -> bool:
@@ -198,10 +213,13 @@ def _not_served(session: Session, request: Request, why: str) -> bool:
 
 LADDER: tuple[Rung, ...] = (
     _attack,
+    _renamed,
+    _paused,
     queue,
     _unknown,
     _malformed,
     _locked_out,
+    _denied,
     confined,
     _answered_here,
     _refused,

@@ -11,21 +11,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import Any
 
 import hiredis
 
-from rproxy import __version__
 from rproxy.config import Config
 from rproxy.engine.acknowledged import Acknowledged
 from rproxy.engine.blocking import Blocked
 from rproxy.engine.client import Client
 from rproxy.engine.dispatch import dispatch
+from rproxy.engine.everywhere import answer_worker
 from rproxy.engine.hub import Hub
+from rproxy.engine.pause import Pause
 from rproxy.engine.session import Session, Shared
 from rproxy.errors import NetworkError, uncovered_reply
 from rproxy.probe import Probe
+from rproxy.routing.access import Access
 from rproxy.routing.commands import built_in, merge
+from rproxy.routing.specs import CommandSpec
+from rproxy.transport.bus import Bus
 from rproxy.transport.stream import Tick
 from rproxy.upstream.cluster import Cluster
 from rproxy.wire.frames import Request
@@ -52,9 +57,15 @@ class Engine:
         self.password = config.clients.password
         self.clients: set[Client] = set()
         self.blocked: set[Blocked | Acknowledged] = set()
+        self.bus: Bus | None = None  # to the other workers, where there are any
         self.server_version = "7.0.0"
         self.started = time.monotonic()
-        self.shared = Shared(tick, built_in(), self.dispatch, cluster.table(2), cluster.table(3))
+        self.access = Access(config.deny, config.rename)
+        self.pause = Pause(self)
+        self.genuine = self.meant = built_in()
+        """The servers' command table; `meant` has marks, `shared.commands` also new names."""
+        self.shared = Shared(tick, self.meant, self.dispatch, cluster.table(2), cluster.table(3))
+        self.use_table()
         self._set_limits()
         self.hub = Hub(config, cluster, tick)
         self._unknown: dict[bytes, float] = {}
@@ -80,10 +91,14 @@ class Engine:
     def start(self) -> None:
         """Begin to learn the cluster's own command table."""
         self.spawn(self._learn_all())
+        if self.bus is not None:
+            self.bus.start(partial(answer_worker, self))
 
     async def close(self) -> None:
         """Stop background work."""
         self.hub.close()
+        if self.bus is not None:
+            self.bus.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -96,6 +111,20 @@ class Engine:
 
     # -- the command table --
 
+    def use_table(self) -> None:
+        """Have the sessions use the servers' table, as the operator and a pause want it."""
+        self.meant = self.pause.marks(self.access.denying(self.genuine))
+        self.shared.commands = self.access.renaming(self.meant)
+
+    def spec_of(self, request: Request) -> CommandSpec | None:
+        """What the command table says of a request under the servers' name."""
+        return self.meant.lookup(*request.argv()[:2])
+
+    def _learnt(self, commands: object) -> None:
+        """Servers have told of commands."""
+        self.genuine = merge(self.genuine, commands)
+        self.use_table()
+
     async def _learn_all(self) -> None:
         """Merge the cluster's COMMAND reply, as soon as some node gives it."""
         while True:
@@ -105,7 +134,9 @@ class Engine:
                 await asyncio.sleep(LEARN_DELAY)
                 continue
             if not isinstance(commands, hiredis.ReplyError):
-                self.shared.commands = merge(self.shared.commands, commands)
+                self._learnt(commands)
+                for name in self.access.strangers(self.genuine):
+                    log.warning("deny or rename: no server knows a command %r", name)
             self._note_version(about)
             return
 
@@ -132,7 +163,7 @@ class Engine:
         try:
             (found,) = await self.cluster.ask(("COMMAND", "INFO", name))
             if not isinstance(found, hiredis.ReplyError):
-                self.shared.commands = merge(self.shared.commands, [e for e in found if e])
+                self._learnt([entry for entry in found if entry])
         except NetworkError:
             pass  # the request itself will meet the same trouble and be answered by it
         request.spec = self.shared.commands.lookup(name)
@@ -140,7 +171,7 @@ class Engine:
             if len(self._unknown) >= UNKNOWN_KEPT:
                 self._unknown.clear()
             self._unknown[name] = time.monotonic() + UNKNOWN_SECONDS
-        self._go_on(session, request)
+        self.resume(session, request)
 
     # -- the slot map --
 
@@ -157,9 +188,9 @@ class Engine:
             session.answer(uncovered_reply(), request)
             session.release()
             return
-        self._go_on(session, request)
+        self.resume(session, request)
 
-    def _go_on(self, session: Session, request: Request) -> None:
+    def resume(self, session: Session, request: Request) -> None:
         """Take the request that held its session down the ladder again, and read on."""
         if session.stream.is_closed:
             return
@@ -169,28 +200,3 @@ class Engine:
         except Exception:
             log.exception("a connection is closed: its command could not be dispatched")
             session.close("internal error")
-
-    # -- about rproxy --
-
-    def about(self) -> str:
-        """INFO's text: what clients look for, and a section about rproxy itself."""
-        sections: dict[str, dict[str, object]] = {
-            "Server": {
-                "redis_version": self.server_version,
-                "redis_mode": "standalone",
-                "uptime_in_seconds": int(time.monotonic() - self.started),
-            },
-            "Clients": {"connected_clients": len(self.clients)},
-            "Persistence": {"loading": 0},
-            "Replication": {"role": "master", "connected_slaves": 0},
-            "Cluster": {"cluster_enabled": 0},
-            "Proxy": {
-                "rproxy_version": __version__,
-                "slots_covered": self.cluster.slotmap.covered,
-                "commands_under_way": self.shared.tick.under_way,
-            },
-        }
-        return "\r\n".join(
-            f"# {title}\r\n" + "".join(f"{name}:{value}\r\n" for name, value in fields.items())
-            for title, fields in sections.items()
-        )

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from rproxy import errors
 from rproxy.engine.clients import SUBCOMMANDS
+from rproxy.engine.emulation import cluster
+from rproxy.engine.everywhere import ask_all, concerns_all
 from rproxy.engine.numbers import integer
 from rproxy.engine.pubsub import monitor
-from rproxy.engine.replies import OK, encode, simple, verbatim
-from rproxy.routing.slots import slot_of
+from rproxy.engine.replies import OK, encode, simple
+from rproxy.engine.server import info
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -61,6 +63,11 @@ def _select(engine: Engine, session: Session, argv: Words) -> bytes:
     if index == 0:
         return OK
     return errors.reply("ERR SELECT is not allowed in cluster mode")
+
+
+def _whoami(engine: Engine, session: Session, argv: Words) -> bytes:
+    """Clients have one user; which one rproxy is towards the nodes is not theirs to know."""
+    return encode("default")
 
 
 def _accepted(engine: Engine, session: Session, argv: Words) -> bytes:
@@ -181,19 +188,10 @@ def _client(engine: Engine, session: Session, request: Request) -> None:
         session.answer(errors.unknown_subcommand_reply(b"CLIENT", argv[1]), request)
         return
     reply = answer(engine, session, argv)
-    if reply is not None:
+    if reply is not None and concerns_all(engine, argv[1].lower(), reply):
+        ask_all(engine, session, request, reply)
+    elif reply is not None:
         session.answer(reply, request)
-
-
-def _info(engine: Engine, session: Session, argv: Words) -> bytes:
-    return verbatim(engine.about(), session.protocol)
-
-
-def _cluster(engine: Engine, session: Session, argv: Words) -> bytes:
-    """rproxy answers as a single server, which has no cluster; KEYSLOT is arithmetic."""
-    if argv[1].lower() == b"keyslot" and len(argv) == 3:
-        return encode(slot_of(argv[2]))
-    return errors.reply("ERR This instance has cluster support disabled")
 
 
 LOCAL: dict[str, Answer] = {
@@ -204,9 +202,10 @@ LOCAL: dict[str, Answer] = {
     "readonly": _local(_accepted),
     "readwrite": _local(_accepted),
     "asking": _local(_accepted),
+    "acl|whoami": _local(_whoami),
     "auth": _local(_auth),
-    "info": _local(_info),
-    "cluster": _local(_cluster),
+    "cluster": cluster,
+    "info": info,
     "quit": _quit,
     "reset": _reset,
     "hello": _hello,

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from rproxy import errors
 from rproxy.engine.local import LOCAL
 from rproxy.engine.multi import COMMANDS, of
+from rproxy.engine.scripting import teach
 from rproxy.engine.transactions import Transaction
+from rproxy.routing.access import DENIED
 from rproxy.routing.arity import arity_error
 from rproxy.routing.specs import CommandFlag, CommandSpec
 from rproxy.wire.frames import Request
@@ -69,7 +71,7 @@ def _unknown(engine: Engine, session: Session, transaction: Transaction, request
     name = request.argv()[0].lower()
     if transaction.lease is not None and not (transaction.spoiled or transaction.doomed):
         transaction.take(request)
-    elif engine.is_unknown(name):
+    elif engine.access.is_gone(name) or engine.is_unknown(name):
         transaction.refuse(request, errors.unknown_command_reply(request.argv()))
     else:
         engine.look_up(session, request, name)
@@ -85,11 +87,14 @@ def _known(engine: Engine, session: Session, transaction: Transaction, request: 
     elif (refusal := _refusal(request.spec, name)) is not None:
         transaction.refuse(request, refusal)
     else:
+        teach(engine, request)
         transaction.take(request)
 
 
 def _refusal(spec: CommandSpec, root: str) -> bytes | None:
     """The error for a command that cannot be queued, or None where it can."""
+    if DENIED in spec.server_flags:
+        return errors.denied_reply(spec.name)
     if "no_multi" in spec.server_flags:
         return errors.NOT_IN_MULTI
     if root in ONE_WILL_DO or spec.is_keyed:

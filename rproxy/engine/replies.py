@@ -45,6 +45,11 @@ def _integer(value: int, protocol: int) -> bytes:
     return b":%d\r\n" % value
 
 
+def _double(value: float, protocol: int) -> bytes:
+    word = f"{value:.17g}".encode()
+    return b",%b\r\n" % word if protocol == 3 else _bulk(word, protocol)
+
+
 def _array(value: Sequence[Any], protocol: int) -> bytes:
     return b"*%d\r\n" % len(value) + b"".join(encode(item, protocol) for item in value)
 
@@ -60,6 +65,7 @@ WRITERS: tuple[tuple[type, Callable[[Any, int], bytes]], ...] = (
     (bytes, _bulk),
     (str, _text),
     (int, _integer),
+    (float, _double),
     (list, _array),
     (tuple, _array),
     (dict, _map),

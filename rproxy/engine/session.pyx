@@ -27,6 +27,14 @@ from rproxy.wire.frames cimport (
     fifo_free, fifo_peek, fifo_pop, fifo_push,
 )
 
+cdef inline void _note_kind(Request request, CommandSpec spec) noexcept:
+    """What the command's kind allows when its request meets trouble."""
+    if spec.flags & READONLY:
+        request.flags |= READONLY_REQUEST
+    if spec.flags & MULTI_SHARD:
+        request.flags |= APART
+
+
 cdef enum:
     SHARE_LEAST = 32768        # bytes from which a request's memory is shared instead of copied
     STORE_SHARED = 16384       # bytes from which an early reply's memory is shared
@@ -226,10 +234,7 @@ cdef class Session(Owner):
         request.keep(reader.frame, reader.size, reader.share() if reader.size >= SHARE_LEAST else None)
         request.owner, request.spec, request.slot = self, spec, slot
         if spec is not None:
-            if spec.flags & READONLY:
-                request.flags = READONLY_REQUEST
-            if spec.flags & MULTI_SHARD:
-                request.flags |= APART
+            _note_kind(request, spec)
         if self.shared.command_timeout:
             request.deadline = self.shared.tick.now + self.shared.command_timeout
         if self.muted or self.mute_next:
@@ -237,6 +242,13 @@ cdef class Session(Owner):
             if self.mute_next:
                 self.mute_next -= 1
         return request
+
+    def rewrite(self, Request request not None, bytes frame not None, CommandSpec spec):
+        """Have the request, which nobody has taken yet, say something else."""
+        request.keep(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), None)
+        request.spec = spec
+        if spec is not None:
+            _note_kind(request, spec)
 
     cdef int _broken(self) except -1:
         """The client breaks the protocol: say so as Redis does, after all earlier replies, and close."""

@@ -26,6 +26,7 @@ from rproxy.engine.session import Session
 from rproxy.probe import Probe
 from rproxy.proxy.connection import ClientStream
 from rproxy.proxy.memory import Trimmer
+from rproxy.transport.bus import Bus
 from rproxy.transport.sockets import keep_alive
 from rproxy.transport.stream import Tick
 from rproxy.upstream.cluster import Cluster
@@ -47,7 +48,12 @@ class Server:
     """One worker: its listeners, its clients, its engine."""
 
     def __init__(
-        self, config: Config, sockets: Sequence[socket.socket], probe: Probe, serial: int = 0
+        self,
+        config: Config,
+        sockets: Sequence[socket.socket],
+        probe: Probe,
+        serial: int = 0,
+        bus: Bus | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.config = config
@@ -55,6 +61,7 @@ class Server:
         self.tick = Tick(loop)
         self.cluster = Cluster(config, self.tick, probe)
         self.engine = Engine(config, self.cluster, self.tick, probe)
+        self.engine.bus = bus
         self.clients = self.engine.clients
         self._sockets = list(sockets)
         self._loop = loop

@@ -25,6 +25,7 @@ from rproxy.config import Config
 from rproxy.observability.logs import LogProbe, set_up
 from rproxy.proxy.listen import addresses, close_all, open_listeners, remove_files
 from rproxy.proxy.server import Server
+from rproxy.transport.bus import Bus, open_pairs
 from rproxy.upstream import tls
 
 log = logging.getLogger("rproxy")
@@ -65,12 +66,12 @@ def allow_files(wanted: int) -> None:
         log.warning("%d open files are allowed, clients.max_clients needs %d", most, wanted)
 
 
-def work(config: Config, sockets: list[socket.socket], serial: int) -> int:
+def work(config: Config, sockets: list[socket.socket], serial: int, bus: Bus | None = None) -> int:
     """Be a worker until told to stop."""
     logger = set_up(config.log.level, serial)
     gc.freeze()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_serve(config, sockets, serial, LogProbe(logger)))
+        runner.run(_serve(config, sockets, serial, LogProbe(logger), bus))
     return 0
 
 
@@ -85,14 +86,18 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 async def _serve(
-    config: Config, sockets: list[socket.socket], serial: int, probe: LogProbe
+    config: Config,
+    sockets: list[socket.socket],
+    serial: int,
+    probe: LogProbe,
+    bus: Bus | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     again = asyncio.Event()
     for number in STOPPING:
         loop.add_signal_handler(number, lambda: (again if told.is_set() else told).set())
-    server = Server(config, sockets, probe, serial)
+    server = Server(config, sockets, probe, serial, bus)
     await server.start()
     await told.wait()
     probe.draining("told to", len(server.clients))
@@ -113,6 +118,7 @@ class Parent:
         self.config = config
         self.probe = probe
         self.shares = shares
+        self.pairs = open_pairs(config.workers)
         self.children: dict[int, int] = {}  # process id -> index of its share
         self.born: dict[int, float] = {}
         self.serial = 0
@@ -157,7 +163,8 @@ class Parent:
         code = 1
         try:
             close_all(self.shares[:index] + self.shares[index + 1 :])
-            code = work(self.config, self.shares[index], serial)
+            bus = Bus(self.pairs, index, serial << 32)
+            code = work(self.config, self.shares[index], serial, bus)
         except BaseException:
             log.exception("worker %d ends", serial)
         finally:

@@ -39,7 +39,17 @@ node a script that EVALSHA can name from then on.
 """
 
 UNTOLD_SUBCOMMANDS = {
-    "debug": [Row("debug|object", -3, "admin", "admin", (2, 2, 1), (), "", "")],
+    "debug": [
+        Row(f"debug|{name}", -3, "admin", "admin", (2, last, 1), (), "", "")
+        for name, last in (
+            ("object", 2),
+            ("sdslen", 2),
+            ("listpack", 2),
+            ("ziplist", 2),
+            ("htstats-key", 2),
+            ("digest-value", -1),
+        )
+    ],
 }
 """Subcommands that the server treats as mere arguments, but that name a key."""
 

@@ -13,7 +13,8 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdlib cimport calloc, free
 
-cdef frozenset NOT_STRAIGHT = frozenset({"admin", "blocking", "pubsub", "teaches"})
+cdef frozenset NOT_STRAIGHT = frozenset(
+    {"admin", "blocking", "pubsub", "teaches", "denied", "renamed", "paused"})
 cdef frozenset NOT_STRAIGHT_CATEGORIES = frozenset({"@connection", "@transaction"})
 cdef frozenset MERGED_POLICIES = frozenset({"", "agg_sum", "all_succeeded"})
 """Response policies that split.pyx can follow."""

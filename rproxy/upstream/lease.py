@@ -64,6 +64,19 @@ class Lease:
         """The link is clean: the next may have it."""
         self.leases.returned(self)
 
+    def unblock(self, with_error: bool) -> bool:
+        """Have the node end what the link's command waits for, as if its time were over or with an
+        error; whether it could be asked to.
+        """
+        if not self.client_id:
+            return False
+        how = b"ERROR" if with_error else b"TIMEOUT"
+        words = [b"CLIENT", b"UNBLOCK", b"%d" % self.client_id, how]
+        request = call(pack(words), lambda reply: None)
+        request.target = pool = self.leases.lane.pool(self.address)
+        pool.sink.take(request)
+        return True
+
     def close(self, reason: str) -> None:
         """End the link, whatever is under way on it."""
         self.link.close(reason)

@@ -198,18 +198,6 @@ def test_time() -> None:
     assert 0 <= int(micros) < 1_000_000
 
 
-def test_info() -> None:
-    client = FakeProxy().client()
-    text = client.ask(b"INFO")
-    for line in (b"redis_version:7.0.0", b"redis_mode:standalone", b"role:master", b"# Proxy"):
-        assert line + b"\r\n" in text
-    assert b"slots_covered:16384\r\n" in client.ask(b"INFO", b"everything")
-    client.ask(b"HELLO", b"3")
-    size, _, body = client.ask(b"INFO").partition(b"\r\n")
-    assert size == b"=%d" % (len(body) - 2)
-    assert body.startswith(b"txt:# Server\r\n")
-
-
 def test_keyslot_agrees_with_the_slot_function() -> None:
     client = FakeProxy().client()
     for key in (b"", b"{}", b"foo{}{bar}", b"\0\r\n\xff"):

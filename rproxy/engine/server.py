@@ -1,0 +1,187 @@
+"""Commands about the server, which need more than a rule for the nodes' replies.
+
+INFO is asked of every master and told as one server's; rproxy adds what it knows itself. CONFIG GET
+is one node's answer, corrected where it concerns the connection between client and server, which
+is rproxy's matter. SLOWLOG GET needs its count. DEBUG has subcommands that its spec does not tell.
+
+All of them are sent at once, in order with what the client sends before and after.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rproxy import __version__, errors
+from rproxy.engine import merging
+from rproxy.engine.broadcast import is_error, to_masters
+from rproxy.engine.fanout import spread
+from rproxy.engine.info import Sections, merged, parse, written
+from rproxy.engine.numbers import integer
+from rproxy.engine.placement import DEBUG_ANYWHERE, DEBUG_NOWHERE
+from rproxy.engine.replies import encode, verbatim
+from rproxy.upstream.cluster import parse_reply
+from rproxy.wire.frames import Request
+
+if TYPE_CHECKING:
+    from rproxy.engine.engine import Engine
+    from rproxy.engine.session import Session
+
+INFO_LIMIT = 2.0
+"""Seconds that a node has for INFO: whoever asks during an outage wants to know of the rest."""
+
+ALL_SECTIONS = {b"all", b"everything", b"default"}
+SLOWLOG_COUNT = 10
+"""Entries of SLOWLOG GET when it names no number."""
+
+BAD_SLOWLOG_COUNT = errors.reply("ERR count should be greater than or equal to -1")
+
+
+# -- INFO --
+
+
+def info(engine: Engine, session: Session, request: Request) -> None:
+    """Answer INFO; rproxy's own part alone without asking any node."""
+    wanted = {word.lower() for word in request.argv()[1:]}
+    with_own = not wanted or bool(wanted & (ALL_SECTIONS | {b"proxy"}))
+    pools = [] if wanted == {b"proxy"} else engine.cluster.masters(session.protocol)
+    own = _own_fields(engine, session)
+    protocol = session.protocol
+
+    def merge(replies: list[bytes]) -> bytes:
+        nodes = [parse(merging.text_of(raw)) for raw in replies if not is_error(raw)]
+        sections = (
+            merged(nodes, own)
+            if nodes or wanted == {b"proxy"}
+            else _alone(own, engine.server_version)
+        )
+        if with_own:
+            sections["Proxy"] = _about(engine, len(nodes))
+        return verbatim(written(sections), protocol)
+
+    if not pools:
+        session.answer(merge([]), request)
+        return
+    soon = engine.cluster.loop.time() + INFO_LIMIT
+    request.deadline = min(request.deadline, soon) if request.deadline else soon
+    session.enter(request)
+    spread(request, pools, merge)
+
+
+def _own_fields(engine: Engine, session: Session) -> dict[str, str]:
+    """What rproxy knows better than any node."""
+    return {
+        "redis_mode": "standalone",
+        "tcp_port": local_port(session),
+        "connected_clients": str(len(engine.clients)),
+        "maxclients": str(engine.config.clients.max_clients),
+        "role": "master",
+        "connected_slaves": "0",
+        "cluster_enabled": str(int(engine.config.cluster_emulation)),
+    }
+
+
+def local_port(session: Session) -> str:
+    """The port that the client reached; 0 for a Unix socket."""
+    return str(session.client.local_address.rpartition(":")[2])
+
+
+def _alone(own: dict[str, str], version: str) -> Sections:
+    """What clients look for, when no node answers."""
+    own = {**own, "redis_version": version}
+    titles = {
+        "Server": ("redis_version", "redis_mode", "tcp_port"),
+        "Clients": ("connected_clients", "maxclients"),
+        "Replication": ("role", "connected_slaves"),
+        "Cluster": ("cluster_enabled",),
+    }
+    return {title: {name: own[name] for name in names} for title, names in titles.items()}
+
+
+def _about(engine: Engine, nodes: int) -> dict[str, str]:
+    """The section about rproxy itself."""
+    fields = {
+        "rproxy_version": __version__,
+        "server_version": engine.server_version,
+        "proxy_uptime_in_seconds": int(time.monotonic() - engine.started),
+        "workers": engine.config.workers,
+        "worker_clients": len(engine.clients),
+        "masters": len(engine.cluster.slotmap.masters),
+        "masters_in_this_reply": nodes,
+        "slots_covered": engine.cluster.slotmap.covered,
+        "commands_under_way": engine.shared.tick.under_way,
+        "admin_commands": engine.config.admin_commands,
+        "cluster_emulation": int(engine.config.cluster_emulation),
+    }
+    return {name: str(value) for name, value in fields.items()}
+
+
+# -- CONFIG GET --
+
+SECRETS = (b"requirepass", b"masterauth", b"masteruser", b"tls-key-file-pass")
+"""Settings that are shown empty unless clients may administer the servers."""
+
+
+def _config_get(engine: Engine, session: Session, request: Request) -> None:
+    pools = engine.cluster.masters(session.protocol)[:1]
+    own, protocol = _own_settings(engine, session), session.protocol
+
+    def merge(replies: list[bytes]) -> bytes:
+        if is_error(replies[0]):
+            return replies[0]
+        settings = merging.fields_of(parse_reply(replies[0]))
+        return encode({name: own.get(name, value) for name, value in settings.items()}, protocol)
+
+    session.enter(request)
+    spread(request, pools, merge)
+
+
+def _own_settings(engine: Engine, session: Session) -> dict[bytes, str]:
+    """Settings that concern the way between client and server: those of rproxy."""
+    clients = engine.config.clients
+    own = {
+        b"cluster-enabled": "yes" if engine.config.cluster_emulation else "no",
+        b"databases": "1",
+        b"port": local_port(session),
+        b"maxclients": str(clients.max_clients),
+        b"timeout": str(int(clients.idle_timeout)),
+    }
+    if engine.config.admin_commands == "refuse":
+        own.update(dict.fromkeys(SECRETS, ""))
+    return own
+
+
+# -- the others --
+
+
+def _slowlog_get(engine: Engine, session: Session, request: Request) -> None:
+    argv = request.argv()
+    count = integer(argv[2]) if len(argv) == 3 else SLOWLOG_COUNT
+    if len(argv) > 3:
+        session.answer(errors.subcommand_arity_reply(b"SLOWLOG", argv[1]), request)
+    elif count is None or count < -1:
+        session.answer(BAD_SLOWLOG_COUNT, request)
+    else:
+        to_masters(engine, session, request, merging.slowlog(count))
+
+
+def _debug(engine: Engine, session: Session, request: Request) -> None:
+    sub = request.argv()[1].lower()
+    if sub in DEBUG_NOWHERE:
+        reply = errors.not_served_reply(b"debug " + sub, "it would end every node")
+        session.answer(reply, request)
+    elif sub in DEBUG_ANYWHERE:
+        session.enter(request)
+        engine.cluster.send_anywhere(session.protocol, request)
+    else:
+        rule = merging.digest if sub == b"digest" else merging.first
+        to_masters(engine, session, request, rule)
+
+
+SERVER: dict[str, Callable[[Engine, Session, Request], None]] = {
+    "config|get": _config_get,
+    "debug": _debug,
+    "slowlog|get": _slowlog_get,
+}
+"""Command -> what takes a request for it."""
