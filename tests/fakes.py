@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import hiredis
@@ -22,6 +22,7 @@ from rproxy.probe import Probe
 from rproxy.proxy.connection import ClientStream
 from rproxy.topology.slotmap import Node, Shard, SlotMap, address_of_redirect
 from rproxy.transport.stream import Tick
+from rproxy.upstream.cluster import parse_reply
 from rproxy.upstream.feed import Feed
 from rproxy.upstream.lane import Lane
 from rproxy.upstream.link import Link
@@ -174,6 +175,13 @@ class FakeCluster:
             watch(changed)
 
     # -- what an Engine wants of it --
+
+    async def tell(self, pool: Pool, *words: bytes) -> Any:
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        request = call(pack(list(words)), reply.set_result)
+        request.target = pool
+        pool.sink.take(request)
+        return parse_reply(await reply)
 
     def table(self, protocol: int) -> LinkTable:
         return self.lanes[protocol].table
@@ -357,3 +365,15 @@ def serve(cluster: FakeCluster, order: Iterable[int] = (0, 1, 2), protocol: int 
     for index in order:
         requests = cluster.sent(index, protocol)
         cluster.answer(index, b"".join(map(node_reply, requests)), protocol)
+
+
+def on_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    """A test of something that spawns tasks, which need a loop."""
+
+    def run() -> None:
+        work = test()
+        assert isinstance(work, Coroutine)
+        asyncio.run(work)
+
+    run.__name__, run.__doc__ = getattr(test, "__name__", ""), test.__doc__
+    return run

@@ -155,13 +155,13 @@ def test_only_a_client_that_blocks_can_be_unblocked() -> None:
     client, other = proxy.client(), proxy.client()
     words = [b"CLIENT", b"UNBLOCK", b"%d" % other.identity.id]
     assert client.ask(*words) == b":0\r\n"
-    told: list[bool] = []
-
-    def unblock(with_error: bool) -> bool:
-        told.append(with_error)
-        return True
-
-    other.identity.unblock = unblock
+    other.say(b"BLPOP", b"b", b"0")
+    link = proxy.cluster.lease(0)
     assert client.ask(*words) == b":1\r\n"
     assert client.ask(*words, b"ERROR") == b":1\r\n"
-    assert told == [False, True]
+    assert proxy.cluster.sent(0) == [
+        [b"CLIENT", b"UNBLOCK", b"77", how] for how in (b"TIMEOUT", b"ERROR")
+    ]
+    link.stream.feed(b"*-1\r\n")
+    assert other.hear() == b"*-1\r\n"
+    assert client.ask(*words) == b":0\r\n"

@@ -107,11 +107,8 @@ EXACT: list[tuple[str, bytes]] = [
     ("CLIENT NO-TOUCH on", OK),
     ("CLIENT CACHING yes", not_served("caching")),
     ("CLIENT GETREDIR", not_served("getredir")),
-    ("CLIENT PAUSE 100", not_served("pause")),
     ("CLIENT TRACKING on", not_served("tracking")),
     ("CLIENT TRACKINGINFO", not_served("trackinginfo")),
-    ("CLIENT UNBLOCK 1", not_served("unblock")),
-    ("CLIENT UNPAUSE", not_served("unpause")),
 ]
 
 

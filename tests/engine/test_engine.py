@@ -6,34 +6,20 @@ The keys b, c and a belong to the nodes 0, 1 and 2.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
 import hiredis
 import pytest
 
-from rproxy import __version__
-from rproxy.config import Clients, Secret, Upstream
+from rproxy.config import Clients, Upstream
 from rproxy.engine import engine
 from rproxy.errors import ConnectFailed
 from rproxy.wire.frames import pack
-from tests.fakes import FakeProxy, bulk, serve
+from tests.fakes import FakeProxy, bulk, on_a_loop, serve
 
 PONG = b"+PONG\r\n"
 KNOWN = [b"json.get", -2, [b"readonly"], 1, 1, 1, [], [], [], []]
-
-
-def on_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    """Lookups are tasks: they need a loop."""
-
-    def run() -> None:
-        work = test()
-        assert isinstance(work, Coroutine)
-        asyncio.run(work)
-
-    run.__name__, run.__doc__ = getattr(test, "__name__", ""), test.__doc__
-    return run
 
 
 async def settle(proxy: FakeProxy) -> None:
@@ -91,8 +77,7 @@ async def test_learnt_command_goes_down_the_ladder() -> None:
     client = proxy.client()
     client.send(wire(b"M.STOP", b"PING"))
     await settle(proxy)
-    why = b"commands that administer servers are refused"
-    assert client.hear() == b"-ERR rproxy does not serve 'm.stop' yet: " + why + b"\r\n" + PONG
+    assert client.hear().startswith(b"-ERR rproxy refuses 'm.stop': it administers servers")
 
 
 @on_a_loop
@@ -304,25 +289,3 @@ def test_limits_of_the_configuration_reach_the_sessions() -> None:
     assert shared.command_timeout == 17.0
     assert shared.table2 is proxy.cluster.table(2)
     assert shared.table3 is proxy.cluster.table(3)
-
-
-def test_about() -> None:
-    """Clients look for INFO's lines: sections, CRLF, an empty line between sections."""
-    proxy = FakeProxy(Clients(password=Secret("secret")))
-    clients = [proxy.client() for _ in range(3)]
-    clients[0].ask(b"AUTH", b"secret")
-    clients[0].say(b"GET", b"b")
-    proxy.engine.started -= 90.5
-    assert proxy.engine.about() == (
-        "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\nuptime_in_seconds:90\r\n\r\n"
-        "# Clients\r\nconnected_clients:3\r\n\r\n"
-        "# Persistence\r\nloading:0\r\n\r\n"
-        "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n\r\n"
-        "# Cluster\r\ncluster_enabled:0\r\n\r\n"
-        f"# Proxy\r\nrproxy_version:{__version__}\r\nslots_covered:16384\r\n"
-        "commands_under_way:1\r\n"
-    )
-    serve(proxy.cluster)
-    clients[1].session.close("it left")
-    assert "\r\nconnected_clients:2\r\n" in proxy.engine.about()
-    assert "\r\ncommands_under_way:0\r\n" in proxy.engine.about()

@@ -18,9 +18,6 @@ from rproxy.upstream.cluster import parse_reply
 from rproxy.wire.frames import Request
 from tests.fakes import FakeClient, FakeProxy, bulk
 
-CONNECTION_OF_THEIR_OWN = frozenset({"monitor"})
-"""Served by a connection of their own, like transactions and Pub/Sub."""
-
 
 def specs() -> Iterator[CommandSpec]:
     """Every command and subcommand of the built-in table."""
@@ -42,8 +39,7 @@ def places(spec: CommandSpec) -> list[str]:
         "nowhere": spec.name in NOWHERE,
         "a link of its own": not spec.server_flags.isdisjoint({"pubsub", "blocking"})
         or "@transaction" in spec.acl_categories
-        or spec.name.startswith("pubsub|")
-        or spec.name in CONNECTION_OF_THEIR_OWN,
+        or spec.name.startswith("pubsub|"),
     }
     return [place for place, holds in found.items() if holds]
 

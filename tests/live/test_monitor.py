@@ -48,7 +48,7 @@ def test_monitor_ends(cluster: LocalCluster, proxy: Proxy) -> None:
         assert b" flags=O " in asking.ask(b"CLIENT", b"LIST")
         wire.send(b"RESET")
         lines_until(wire, lambda lines: b"+RESET\r\n" in lines)
-        assert wire.ask(b"GET", b"a") == b"$-1\r\n"
+        assert wire.ask(b"GET", b"monitor:none") == b"$-1\r\n"
     monitors = "flags=O"
     wait_until(
         lambda: not any(monitors in node.call("CLIENT", "LIST").decode() for node in cluster.nodes),

@@ -245,7 +245,7 @@ def test_uncovered_slots_are_waited_for_and_then_refused(monkeypatch: pytest.Mon
     async def no_way(*there: object) -> None:
         raise ConnectFailed("refused")
 
-    monkeypatch.setattr("rproxy.upstream.pool.dial", no_way)
+    monkeypatch.setattr("rproxy.upstream.opening.dial", no_way)
     monkeypatch.setattr("asyncio_throttle.throttler.Throttler.acquire", no_pace)
 
     async def main() -> None:

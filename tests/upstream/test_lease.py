@@ -96,8 +96,8 @@ def test_link_that_is_lost_while_it_is_made() -> None:
     _, leases, taker = make()
     leases.take(NODES[0], taker.taken)
     lease = next(iter(leases.making))
+    leases.failed(lease, "the node hung up")
     lease.close("gone")
-    leases.ready(lease)
     assert taker.errors == [b""]
     assert not leases.making
 
