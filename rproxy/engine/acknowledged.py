@@ -7,8 +7,10 @@ link: a PING there takes the offset of now, which none of the client's writes is
 behind it waits for that. The client gets the smallest number of all masters.
 
 Rules. Nothing is answered by guess: where one master cannot be asked, or its link is lost, the
-client gets an error. From version 7.2 on only a connection's own writes count for its offset, so
-there WAIT on another link would answer at once, and wrongly: it is refused, and so is WAITAOF.
+client gets an error. A node that turns out to be a replica by now has waited for nothing: the new
+masters are asked, with the time that is left. From version 7.2 on only a connection's own writes
+count for its offset, so there WAIT on another link would answer at once, and wrongly: it is
+refused, and so is WAITAOF.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rproxy import errors
+from rproxy.engine.numbers import integer
 from rproxy.engine.pinned import Pin
 from rproxy.engine.transactions import ignored
 from rproxy.upstream.lease import Lease, Wish
@@ -23,10 +26,15 @@ from rproxy.upstream.sink import call
 from rproxy.wire.frames import Request, pack
 
 if TYPE_CHECKING:
+    import asyncio
+
     from rproxy.engine.engine import Engine
     from rproxy.engine.session import Session
 
 PING = pack([b"PING"])
+
+A_REPLICA = b"-ERR WAIT cannot be used with replica"
+"""How a replica answers."""
 
 OWN_WRITES_ONLY = (7, 2)
 """The version from which PING does not take the offset any more."""
@@ -45,20 +53,26 @@ class Acknowledged(Pin):
         self.wishes: list[Wish] = []
         self.missing = 0
         self.replies: list[bytes] = []
+        self.count, timeout = request.argv()[1:3]
+        self.millis = integer(timeout) or 0
+        self.began = engine.cluster.loop.time()
+        self.timer: asyncio.TimerHandle | None = None
         engine.blocked.add(self)
 
     def start(self, session: Session) -> None:
         """The client's writes are answered: ask every master."""
-        cluster = self.engine.cluster
-        leases = cluster.lanes[session.protocol].leases
         assert self.last is not None
         session.enter(self.last)
         self.blocking = True
         session.watch()
-        if session.stream.is_closed:
-            return
+        if not session.stream.is_closed:
+            self._ask()
+
+    def _ask(self) -> None:
+        cluster = self.engine.cluster
+        leases = cluster.lanes[self.session.protocol].leases
         addresses = [node.address for node in cluster.slotmap.masters]
-        self.missing = len(addresses)
+        self.missing, self.replies, self.wishes = len(addresses), [], []
         for address in addresses:
             wish = leases.take(address, self._taken)
             if wish is not None:
@@ -80,17 +94,39 @@ class Acknowledged(Pin):
         """One master's answer; the last one ends it."""
         self.replies.append(reply)
         self.missing -= 1
-        if self.missing == 0:
-            problem = next((r for r in self.replies if r.startswith(b"-")), None)
+        if self.missing:
+            return
+        problem = next((r for r in self.replies if r.startswith(b"-")), None)
+        if problem is not None and problem.startswith(A_REPLICA) and self._is_early():
+            self._again()
+        else:
             self._end(problem or min(self.replies, key=lambda r: int(r[1:-2])))
 
-    def _end(self, reply: bytes) -> None:
+    def _is_early(self) -> bool:
+        cluster = self.engine.cluster
+        return cluster.loop.time() < self.began + cluster.config.upstream.hold_time
+
+    def _again(self) -> None:
+        """Ask the masters once more when it is known who they are, for the time that is left."""
+        self._give_back()
+        cluster = self.engine.cluster
+        cluster.refresh("a node that was asked to wait for replicas is one itself")
         assert self.last is not None
-        self.engine.blocked.discard(self)
+        if self.millis:
+            left = self.millis - round(1000 * (cluster.loop.time() - self.began))
+            self.rewrite(self.last, pack([b"WAIT", self.count, b"%d" % max(1, left)]))
+        self.timer = cluster.loop.call_later(cluster.config.upstream.retry_delay_max, self._ask)
+
+    def _give_back(self) -> None:
         for lease in self.leases:
             if lease.link.ready:
                 lease.give_back()
         self.leases.clear()
+
+    def _end(self, reply: bytes) -> None:
+        assert self.last is not None
+        self.engine.blocked.discard(self)
+        self._give_back()
         self.settle(self.last, reply)
         self.session.pin_to(self.below, straight=True)
         self.session.release()
@@ -98,6 +134,8 @@ class Acknowledged(Pin):
     def left(self) -> None:
         """The client has gone: nobody waits."""
         self.engine.blocked.discard(self)
+        if self.timer is not None:
+            self.timer.cancel()
         for wish in self.wishes:
             wish.cancel()
         leases, self.leases = self.leases, []

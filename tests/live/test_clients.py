@@ -89,8 +89,6 @@ def test_cli_on_a_terminal(proxy: Proxy) -> None:
             ("hello 2", '"proto"'),
             ("del terminal", "(integer) 1"),
             ("blpop terminal 0.1", "(nil)"),
-            ("multi", "\r\nOK"),
-            ("exec", "(empty array)"),
         ):
             os.write(mine, line.encode() + b"\r")
             screen.shows(answer)

@@ -175,8 +175,6 @@ def test_servers_own_unknown_command_error(proxy: Proxy) -> None:
 
 NOT_SERVED = (
     [b"SHUTDOWN", b"NOSAVE"],
-    [b"CONFIG", b"SET", b"maxmemory", b"1"],
-    [b"DEBUG", b"SLEEP", b"1"],
     [b"CLIENT", b"TRACKING", b"ON"],
 )
 
