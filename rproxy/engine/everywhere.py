@@ -72,6 +72,18 @@ async def _ask_all(engine: Engine, request: Request, reply: bytes, protocol: int
     answer(request, EVERYWHERE[argv[1].lower()](replies, protocol))
 
 
+COUNT = [b"how many clients"]
+"""A question of INFO's."""
+
+
+async def count_clients(engine: Engine) -> int:
+    """The clients of all workers."""
+    others = [] if engine.bus is None else await engine.bus.ask(COUNT)
+    return len(engine.clients) + sum(int(raw[1:]) for raw in others)
+
+
 def answer_worker(engine: Engine, argv: list[bytes]) -> bytes:
-    """What another worker's client asks of the clients here."""
+    """What another worker, or its client, asks of the clients here."""
+    if argv == COUNT:
+        return encode(len(engine.clients))
     return SHARED[argv[1].lower()](engine, None, argv)

@@ -345,6 +345,7 @@ def test_client_list_and_kill_know_the_clients_of_all_workers(
     with workers.client(protocol) as asker:
         listed = {line["name"]: line for line in asker.client_list()}
         assert {f"many{number}" for number in range(20)} <= listed.keys()
+        assert asker.info()["connected_clients"] == 21
         ids = [int(line["id"]) for line in asker.client_list()]
         assert ids == sorted(ids)
         for number in range(10):
