@@ -12,14 +12,18 @@ nodes that did what was asked: nobody has to guess what happened.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rproxy.engine import merging
 from rproxy.engine.fanout import spread
 from rproxy.engine.placement import UNTOLD_POLICIES
 from rproxy.engine.replies import encode
-from rproxy.errors import partial_reply, reply
+from rproxy.errors import partial_reply, reply, unreachable_reply
 from rproxy.upstream.cluster import parse_reply
+from rproxy.upstream.lease import Lease
+from rproxy.upstream.pool import Pool
+from rproxy.upstream.sink import answer
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -49,7 +53,32 @@ def to_masters(engine: Engine, session: Session, request: Request, rule: Rule) -
         return (one_succeeded if tolerant else merged)(replies, names, rule, protocol)
 
     session.enter(request)
-    spread(request, pools, merge)
+    if request.spec.name in URGENT:
+        _spread_apart(request, pools, merge)
+    else:
+        spread(request, pools, merge)
+
+
+def _spread_apart(
+    request: Request, pools: Sequence[Pool], merge: Callable[[Replies], bytes]
+) -> None:
+    """Send the request to every node on a link of its own, where nothing goes before it."""
+    replies: dict[int, bytes] = {}
+
+    def note(index: int, raw: bytes) -> None:
+        replies[index] = raw
+        if len(replies) == len(pools):
+            answer(request, merge([raw for _, raw in sorted(replies.items())]))
+
+    for index, pool in enumerate(pools):
+
+        def taken(lease: Lease | None, error: bytes, index: int = index, pool: Pool = pool) -> None:
+            if lease is None:
+                note(index, error or unreachable_reply(str(pool)))
+            else:
+                lease.ask(request.frame_bytes, partial(note, index))
+
+        pool.lane.leases.take(pool.address, taken)
 
 
 def rule_for(request: Request) -> Rule | None:
@@ -153,6 +182,9 @@ POLICIES: dict[str, Rule] = {
 
 ONE_IS_ENOUGH = frozenset({"latency|graph"})
 """Commands that fail on nodes that know nothing of their subject."""
+
+URGENT = frozenset({"script|kill", "function|kill"})
+"""Commands that end what others wait for: behind them they would come too late."""
 
 RULES: dict[str, Rule] = {
     "keys": _joined,

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 DIALS = 64
 """Links that are being made at once: a node's listen queue is not endless."""
 
+NAMELESS = -1
+"""The id of a link whose node did not tell it, because it was busy: not for blocking commands."""
+
 CLIENT_ID = pack([b"CLIENT", b"ID"])
 
 
@@ -60,6 +63,16 @@ class Lease:
         self.since = leases.lane.now()
         self.client_id = 0
 
+    def ask(self, frame: bytes, callback: Callable[[bytes], object]) -> None:
+        """One question for which the link was taken; `callback` gets the reply, or an error."""
+
+        def note(reply: bytes) -> None:
+            if self.link.ready:
+                self.give_back()
+            callback(reply)
+
+        self.link.take(call(frame, note))
+
     def give_back(self) -> None:
         """The link is clean: the next may have it."""
         self.leases.returned(self)
@@ -68,7 +81,7 @@ class Lease:
         """Have the node end what the link's command waits for, as if its time were over or with an
         error; whether it could be asked to.
         """
-        if not self.client_id:
+        if self.client_id <= 0:
             return False
         how = b"ERROR" if with_error else b"TIMEOUT"
         words = [b"CLIENT", b"UNBLOCK", b"%d" % self.client_id, how]
@@ -168,7 +181,7 @@ class Leases:
         """The link has shaken hands: whoever waits for it gets it."""
 
         def note(reply: bytes) -> None:
-            lease.client_id = int(reply[1:-2]) if reply.startswith(b":") else 0
+            lease.client_id = int(reply[1:-2]) if reply.startswith(b":") else NAMELESS
 
         wish = self.making.pop(lease)
         lease.link.open()
@@ -195,7 +208,8 @@ class Leases:
         held.discard(lease)
         lease.holder = None
         lease.since = self.lane.now()
-        if len(warm) < self.lane.cluster.config.upstream.warm_links and lease.link.ready:
+        wanted = len(warm) < self.lane.cluster.config.upstream.warm_links
+        if wanted and lease.link.ready and lease.client_id != NAMELESS:
             warm.append(lease)
         else:
             lease.close("enough links are kept warm")

@@ -8,6 +8,7 @@ import pytest
 
 from rproxy.config import Seconds, Upstream
 from rproxy.engine.broadcast import combine, is_error
+from rproxy.errors import unreachable_reply
 from tests.fakes import NODES, FakeClient, FakeProxy, bulk, even_map
 
 OK = b"+OK\r\n"
@@ -45,13 +46,6 @@ def reply(words: bytes, replies: list[bytes]) -> bytes:
         (b"SCRIPT EXISTS a b", [b"*2\r\n:1\r\n:1\r\n", b"*2\r\n:1\r\n:0\r\n"] * 2, b""),
         (b"SCRIPT FLUSH", [OK, OK, OK], OK),
         (b"FUNCTION DELETE l", [OK, OK, OK], OK),
-        (b"SCRIPT KILL", [b"-NOTBUSY none\r\n", OK, b"-NOTBUSY none\r\n"], OK),
-        (b"SCRIPT KILL", [b"-NOTBUSY none\r\n"] * 3, b"-NOTBUSY none\r\n"),
-        (
-            b"SCRIPT KILL",
-            [b"-NOTBUSY none\r\n", b"-UNKILLABLE it wrote\r\n", b"-NOTBUSY none\r\n"],
-            b"-UNKILLABLE it wrote\r\n",
-        ),
         (b"SCRIPT FLUSH x", [b"-ERR syntax\r\n"] * 3, b"-ERR syntax\r\n"),
         (
             b"FLUSHALL",
@@ -66,6 +60,47 @@ def test_replies(command: bytes, replies: list[bytes], expected: bytes) -> None:
         assert reply(command, replies) == expected
     else:
         assert reply(command, replies[:3]) == b"*2\r\n:1\r\n:0\r\n"
+
+
+NOT_BUSY = b"-NOTBUSY none\r\n"
+UNKILLABLE = b"-UNKILLABLE it wrote\r\n"
+
+
+@pytest.mark.parametrize("command", [b"SCRIPT KILL", b"FUNCTION KILL"])
+@pytest.mark.parametrize(
+    ("replies", "expected"),
+    [
+        ([NOT_BUSY, OK, NOT_BUSY], OK),
+        ([NOT_BUSY] * 3, NOT_BUSY),
+        ([NOT_BUSY, UNKILLABLE, NOT_BUSY], UNKILLABLE),
+    ],
+)
+def test_killing_waits_behind_nothing(
+    command: bytes, replies: list[bytes], expected: bytes
+) -> None:
+    """The script that is to be killed blocks the links that clients share."""
+    proxy = FakeProxy()
+    runner, client = proxy.client(), proxy.client()
+    runner.say(b"EVAL", b"while true do end", b"1", b"b")
+    client.say(*command.split())
+    for index, raw in enumerate(replies):
+        assert client.hear() == b""
+        link = proxy.cluster.lease(index)
+        assert proxy.cluster.written(link) == [command.split()]
+        link.stream.feed(raw)
+    assert client.hear() == expected
+    assert repr(proxy.cluster.lane.leases) == "<Leases 0 held, 3 warm, 0 being made>"
+
+
+def test_killing_at_a_node_that_cannot_be_reached() -> None:
+    proxy = FakeProxy()
+    client = proxy.client()
+    client.say(b"SCRIPT", b"KILL")
+    leases = proxy.cluster.lane.leases
+    leases.failed(next(iter(leases.making)), "refused")
+    for index in (1, 2):
+        proxy.cluster.lease(index).stream.feed(NOT_BUSY)
+    assert client.hear() == unreachable_reply(NAMES[0])
 
 
 def test_order_among_other_commands() -> None:

@@ -3,36 +3,41 @@
     python -m tests.live.tcl ~/redis-7.0.15
     python -m tests.live.tcl ~/redis-7.0.15 --cluster-mode --unit unit/type/list --json result.json
 
-Strategy. Each unit file runs by itself, in external mode and with one database, first against the
+Strategy. Each unit file runs by itself, in external mode and with one database, first against a
 plain server, then against the proxy in front of a cluster of the same version. The tree is that of
-the server's sources, the folder above tests/test_helper.tcl. What counts are the
-tests that the plain server passes: those of them that fail, or do not run, through the proxy are
-listed. A test that raises does not end its file. A unit that hangs is ended after a while; what it
-passed counts.
+the server's sources, the folder above tests/test_helper.tcl. What counts are the tests that the
+plain server passes: those of them that fail, or do not run, through the proxy are listed. A test
+that raises does not end its file, and a script that a failed test leaves running is ended. A unit
+that hangs is ended after a while; what it passed counts.
 
 Tests that need what only the server itself has (DEBUG RELOAD, replication ...) carry tags called
-`needs:...`; a second run of the plain server without them tells which tests those are.
+`needs:...`. Each unit runs with them and once more without: a test that fails may spoil later ones.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from rproxy.demo import LocalCluster
-from rproxy.demo_servers import HOST, find_server
+from rproxy.demo_servers import HOST, call, find_server
+from rproxy.errors import RproxyError
 from tests.live.plain import plain_server
 from tests.live.proxies import running
 
@@ -74,11 +79,18 @@ class Unit:
     """Those of them that need nothing special."""
     proxy: Names
     """Tests that pass through the proxy."""
+    proxy_free: Names
+    """Tests that pass through it when those that need something are left out."""
 
     @property
     def missing(self) -> Names:
         """Tests that only the plain server passes."""
         return self.plain - self.proxy
+
+    @property
+    def missing_free(self) -> Names:
+        """Those of them that need nothing special, and fail beside others of that kind."""
+        return self.free - self.proxy_free
 
 
 @dataclass
@@ -103,41 +115,101 @@ class Suite:
         command = ["tclsh", "tests/test_helper.tcl", "--host", HOST, "--port", str(port)]
         command += ["--single", unit, "--tags", " ".join(denied), *FLAGS]
         command += ["--cluster-mode"] if self.cluster_mode else []
-        process = subprocess.Popen(
-            command,
-            cwd=self.tree,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=self.limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-        text = COLORS.sub("", output.decode("utf-8", "replace"))
+        output = said(command, self.tree, self.limit)
+        text = COLORS.sub("", output.decode("utf-8", "replace")).replace("\r", "")
         return Counter(name for kind, name in RESULT.findall(text) if kind == "ok")
 
+
+def said(command: list[str], place: Path, limit: float) -> bytes:
+    """What the program writes until it ends or is ended; to a terminal, so Tcl writes at once."""
+    mine, its = pty.openpty()
+    process = subprocess.Popen(
+        command, cwd=place, stdin=its, stdout=its, stderr=its, start_new_session=True
+    )
+    os.close(its)
+    output = bytearray()
+    end = time.monotonic() + limit
+    while select.select([mine], [], [], max(0.0, end - time.monotonic()))[0]:
+        try:
+            output += os.read(mine, 1 << 16)
+        except OSError:  # the last one has closed it
+            break
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    os.close(mine)
+    return bytes(output)
+
+
+@contextmanager
+def no_endless_scripts(ports: list[int]) -> Iterator[None]:
+    """End scripts that a failed test has left running: no later test could pass."""
+    done = threading.Event()
+
+    def watch(port: int) -> None:
+        busy = 0
+        while not done.wait(1.0):
+            busy = busy + 1 if is_busy(port) else 0
+            if busy > BUSY_LIMIT:
+                for kind in ("SCRIPT", "FUNCTION"):
+                    with suppress(OSError, RproxyError):
+                        call(HOST, port, kind, "KILL", timeout=1.0)
+
+    watchers = [threading.Thread(target=watch, args=(port,)) for port in ports]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for watcher in watchers:
+            watcher.join()
+
+
+def is_busy(port: int) -> bool:
+    """Whether the server does nothing but run a script."""
+    try:
+        call(HOST, port, "PING", timeout=1.0)
+    except RproxyError as error:
+        return "BUSY" in str(error)
+    except OSError:
+        pass
+    return False
+
+
+BUSY_LIMIT = 3
+"""Seconds that a script may run: no test of the suite has one that runs so long on purpose."""
 
 OTHERS = ("unit/moduleapi", "unit/cluster", "unit/oom-score-adj", "unit/tls", "unit/shutdown")
 """Units about something else than commands."""
 
 
 def measure(suite: Suite, units: list[str]) -> Iterator[Unit]:
-    """Run the units, each against both."""
+    """Run the units, each against both; servers are new each time, as after a test that fails
+    their settings may be any.
+    """
     server = find_server()
-    with ExitStack() as stack:
-        options = [word for name, value in SERVER_OPTIONS.items() for word in (f"--{name}", value)]
-        plain = stack.enter_context(plain_server(server, *options))
-        cluster = stack.enter_context(LocalCluster(3, 0, server=server, options=SERVER_OPTIONS))
-        proxy = stack.enter_context(running(cluster, config=CONFIG))
-        for name in units:
+    options = [word for name, value in SERVER_OPTIONS.items() for word in (f"--{name}", value)]
+    for name in units:
+        with ExitStack() as stack:
+            plain = stack.enter_context(plain_server(server, *options))
+            cluster = stack.enter_context(LocalCluster(3, 0, server=server, options=SERVER_OPTIONS))
+            proxy = stack.enter_context(running(cluster, config=CONFIG))
+            ports = [plain.port, *(node.port for node in cluster.nodes)]
+            stack.enter_context(no_endless_scripts(ports))
             yield Unit(
                 name,
                 suite.run(name, plain.port),
                 suite.run(name, plain.port, needs=False),
                 suite.run(name, proxy.port),
+                suite.run(name, proxy.port, needs=False),
             )
+
+
+def show_sum(title: str, pairs: list[tuple[Names, Names]]) -> None:
+    """How many of the tests that the plain server passes, the proxy passes, too."""
+    passed, total = sum((a & b).total() for a, b in pairs), sum(a.total() for a, _ in pairs)
+    print(f"{title}: {passed} of {total}, {100 * passed / max(1, total):.1f} %")
 
 
 @click.command()
@@ -157,13 +229,12 @@ def main(
     for unit in measure(suite, list(chosen) or suite.units()):
         done.append(unit)
         print(f"{unit.name:30} {(unit.plain & unit.proxy).total():4} of {unit.plain.total():4}")
-        for name in unit.missing:
-            print(f"    {'' if name in unit.free else '(needs) '}{name}")
-    for title, wanted in (("all", "plain"), ("without needs", "free")):
-        names = [getattr(unit, wanted) for unit in done]
-        passed = sum((want & unit.proxy).total() for want, unit in zip(names, done, strict=True))
-        total = sum(want.total() for want in names)
-        print(f"{title}: {passed} of {total}, {100 * passed / max(1, total):.1f} %")
+        for name in unit.missing_free:
+            print(f"    {name}")
+        for name in unit.missing - unit.missing_free:
+            print(f"    {'(only beside others)' if name in unit.free else '(needs)'} {name}")
+    show_sum("all", [(unit.plain, unit.proxy) for unit in done])
+    show_sum("without needs", [(unit.free, unit.proxy_free) for unit in done])
     if output is not None:
         report = {
             u.name: {k: [*v.elements()] for k, v in vars(u).items() if k != "name"} for u in done

@@ -74,6 +74,19 @@ def test_given_back_links_are_warm_up_to_a_number() -> None:
     assert taker.lost == []
 
 
+def test_link_of_a_node_that_was_busy_is_not_kept() -> None:
+    """It has no id by which a blocking command could be ended."""
+    cluster, leases, taker = make()
+    leases.take(NODES[0], taker.taken)
+    (lease,) = leases.making
+    leases.ready(lease)
+    lease.link.stream.feed(b"-BUSY running a script\r\n")
+    assert not lease.unblock(with_error=False)
+    lease.give_back()
+    assert lease.link.stream.is_closed
+    assert cluster.sent(0) == []
+
+
 def test_cancelled_wish() -> None:
     cluster, leases, taker = make()
     wish = leases.take(NODES[0], taker.taken)
