@@ -9,6 +9,7 @@ raises one of the exceptions that broadcast.combine knows.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
@@ -46,19 +47,39 @@ def text_of(raw: bytes) -> str:
 def slowlog(count: int) -> Callable[[Replies, int], bytes]:
     """SLOWLOG GET: the newest `count` entries of all nodes (-1: all), newest first.
 
-    Ids stay unique: with n nodes, the entry i of node k gets the id i * n + k.
+    Ids stay unique: with n nodes, the entry i of node k gets the id i * n + k. Times are seconds;
+    within one, commands that all nodes have got tell what was before and after them.
     """
 
     def merge(replies: Replies, protocol: int) -> bytes:
+        nodes = [parse_reply(raw) for raw in replies]
         entries = [
-            [entry[0] * len(replies) + at, *entry[1:]]
-            for at, raw in enumerate(replies)
-            for entry in parse_reply(raw)
+            (-entry[1], mark, -entry[0], [entry[0] * len(nodes) + at, *entry[1:]])
+            for at, (node, marks) in enumerate(zip(nodes, _marks(nodes), strict=True))
+            for entry, mark in zip(node, marks, strict=True)
         ]
-        entries.sort(key=lambda entry: (entry[1], entry[0]), reverse=True)
-        return encode(entries if count < 0 else entries[:count], protocol)
+        entries.sort(key=lambda entry: entry[:3])
+        newest = [entry for *_, entry in entries]
+        return encode(newest if count < 0 else newest[:count], protocol)
 
     return merge
+
+
+def _marks(nodes: Sequence[Sequence[Any]]) -> list[list[float]]:
+    """For each entry, how many commands that all nodes have got are newer; its own is a half."""
+    counts = [Counter(tuple(entry[3]) for entry in node) for node in nodes]
+    common = reduce(Counter.__and__, counts)
+    found = []
+    for node in nodes:
+        left, passed, marks = common.copy(), 0, []
+        for entry in node:
+            words = tuple(entry[3])
+            is_common = left[words] > 0
+            left[words] -= is_common
+            marks.append(passed + is_common / 2)
+            passed += is_common
+        found.append(marks)
+    return found
 
 
 def latest(replies: Replies, protocol: int) -> bytes:

@@ -126,9 +126,9 @@ def test_config_get_is_one_node_s_but_for_what_concerns_the_connection() -> None
     assert allowed[6:8] == [b"masterauth", b"x"]
 
 
-def slow(number: int, when: int) -> list[object]:
+def slow(number: int, when: int, command: str = "get k") -> list[object]:
     """An entry of SLOWLOG GET."""
-    return [number, when, 20000, ["get", "k"], "127.0.0.1:1", ""]
+    return [number, when, 20000, command.split(), "127.0.0.1:1", ""]
 
 
 def test_slowlog_shows_the_newest_of_all_nodes() -> None:
@@ -138,6 +138,24 @@ def test_slowlog_shows_the_newest_of_all_nodes() -> None:
     assert [entry[0] for entry in entries] == [3, 1]
     entries = parse_reply(Asked().ask([b"SLOWLOG", b"GET", b"-1"], *nodes))
     assert [entry[1] for entry in entries] == [30, 20, 10]
+
+
+def test_slowlog_of_one_second_is_in_the_order_that_common_commands_tell() -> None:
+    logs = (
+        ["get 2", "flushall", "get 1", "slowlog reset"],
+        ["flushall", "set 1", "slowlog reset"],
+        ["set 2", "flushall", "slowlog reset"],
+    )
+    nodes = [
+        encode([slow(start - at, 30, command) for at, command in enumerate(log)])
+        for start, log in zip((90, 50, 3), logs, strict=True)
+    ]
+    entries = parse_reply(Asked().ask([b"SLOWLOG", b"GET", b"-1"], *nodes))
+    names = [b" ".join(entry[3]).decode() for entry in entries]
+    assert sorted(names[:2]) == ["get 2", "set 2"]
+    assert names[2:5] == ["flushall"] * 3
+    assert sorted(names[5:7]) == ["get 1", "set 1"]
+    assert names[7:] == ["slowlog reset"] * 3
 
 
 @pytest.mark.parametrize("count", [b"-2", b"x", b"1.5"])
