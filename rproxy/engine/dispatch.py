@@ -26,7 +26,7 @@ from rproxy.engine.multi import COMMANDS
 from rproxy.engine.placement import HARMLESS, NOWHERE, UNTOLD_POLICIES
 from rproxy.engine.pubsub import confined, pubsub
 from rproxy.engine.queueing import queue
-from rproxy.engine.scripting import teach
+from rproxy.engine.scripting import SCRIPTING, teach
 from rproxy.engine.server import SERVER
 from rproxy.routing.access import DENIED, RENAMED
 from rproxy.routing.arity import arity_error
@@ -51,7 +51,7 @@ ADMIN = frozenset({"admin"})
 WAITS = frozenset({"wait", "waitaof"})
 """Commands that wait for replicas of every master."""
 
-OWN_WAYS = {**KEYSPACE, **SERVER}
+OWN_WAYS = {**KEYSPACE, **SCRIPTING, **SERVER}
 """Commands that take more than one place, or more than a rule for the replies."""
 
 

@@ -1,8 +1,8 @@
-"""CLIENT subcommands that concern the clients of all workers.
+"""What concerns all workers: CLIENT subcommands, INFO's count of clients, remembered scripts.
 
-Each is done here first; a mistake is answered at once. Then the other workers are asked to do the
-same for their clients, and the replies become one: lists are joined, counts added. The request has
-its place among the client's replies meanwhile.
+Each CLIENT subcommand is done here first; a mistake is answered at once. Then the other workers are
+asked to do the same for their clients, and the replies become one: lists are joined, counts added.
+The request has its place among the client's replies meanwhile.
 """
 
 from __future__ import annotations
@@ -72,18 +72,39 @@ async def _ask_all(engine: Engine, request: Request, reply: bytes, protocol: int
     answer(request, EVERYWHERE[argv[1].lower()](replies, protocol))
 
 
-COUNT = [b"how many clients"]
-"""A question of INFO's."""
+COUNT, FORGET = b"how many clients", b"forget the scripts"
+"""What else workers tell each other."""
 
 
 async def count_clients(engine: Engine) -> int:
     """The clients of all workers."""
-    others = [] if engine.bus is None else await engine.bus.ask(COUNT)
+    others = [] if engine.bus is None else await engine.bus.ask([COUNT])
     return len(engine.clients) + sum(int(raw[1:]) for raw in others)
+
+
+def forget_scripts(engine: Engine) -> None:
+    """Have all workers forget the scripts that they remember."""
+    engine.cluster.scripts.clear()
+    if engine.bus is not None:
+        engine.spawn(engine.bus.ask([FORGET]))
+
+
+def _count(engine: Engine) -> bytes:
+    return encode(len(engine.clients))
+
+
+def _forget(engine: Engine) -> bytes:
+    engine.cluster.scripts.clear()
+    return OK
+
+
+QUESTIONS: dict[bytes, Callable[[Engine], bytes]] = {COUNT: _count, FORGET: _forget}
+"""What another worker says -> what is done here, and the answer."""
 
 
 def answer_worker(engine: Engine, argv: list[bytes]) -> bytes:
     """What another worker, or its client, asks of the clients here."""
-    if argv == COUNT:
-        return encode(len(engine.clients))
+    question = QUESTIONS.get(argv[0])
+    if question is not None:
+        return question(engine)
     return SHARED[argv[1].lower()](engine, None, argv)

@@ -72,18 +72,18 @@ OUTCOMES = {
         script|debug shutdown sync
     """,
     OWN_LINK: """
-        blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin wait watch
+        function|kill script|kill blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin wait watch
     """,
     LATER: """
-        monitor psubscribe randomkey scan ssubscribe subscribe
+        script|exists monitor psubscribe randomkey scan ssubscribe subscribe
     """,
     MORE_NODES: """
-        dbsize flushall flushdb function|delete function|flush function|kill function|load
+        dbsize flushall flushdb function|delete function|flush function|load
         function|restore function|stats info keys lastsave latency|doctor latency|graph
         latency|histogram latency|history latency|latest latency|reset memory|doctor
         memory|malloc-stats memory|purge memory|stats pubsub|channels pubsub|numpat
-        pubsub|numsub pubsub|shardchannels pubsub|shardnumsub role script|exists script|flush
-        script|kill script|load slowlog|get slowlog|len slowlog|reset
+        pubsub|numsub pubsub|shardchannels pubsub|shardnumsub role script|flush
+        script|load slowlog|get slowlog|len slowlog|reset
     """,
     HERE: """
         acl|whoami asking auth client|getname client|id client|info client|kill client|list

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from rproxy.engine.everywhere import COUNT, answer_worker
+from rproxy.engine.everywhere import COUNT, FORGET, answer_worker
 from tests.fakes import FakeClient, FakeProxy, bulk, on_a_loop
 
 NONE_SUCH = b"-ERR No such client\r\n"
@@ -98,7 +98,7 @@ async def test_info_counts_all_clients() -> None:
     heard = client.hear()
     assert b"connected_clients:10\r\n" in heard
     assert heard.endswith(b"+PONG\r\n")
-    assert bus.asked == [COUNT]
+    assert bus.asked == [[COUNT]]
 
 
 def test_what_other_workers_ask() -> None:
@@ -108,7 +108,10 @@ def test_what_other_workers_ask() -> None:
     def tell(*words: bytes) -> bytes:
         return answer_worker(proxy.engine, list(words))
 
-    assert tell(*COUNT) == b":2\r\n"
+    assert tell(COUNT) == b":2\r\n"
+    proxy.cluster.scripts.remember(b"return 1")
+    assert tell(FORGET) == b"+OK\r\n"
+    assert len(proxy.cluster.scripts) == 0
     assert tell(b"CLIENT", b"LIST").count(b"id=") == 2
     assert tell(b"CLIENT", b"KILL", b"ID", b"2") == b":1\r\n"
     assert clients[1].reasons == ["CLIENT KILL"]
