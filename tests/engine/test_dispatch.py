@@ -72,7 +72,8 @@ OUTCOMES = {
         script|debug shutdown sync
     """,
     OWN_LINK: """
-        function|kill script|kill blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin wait watch
+        function|kill script|kill
+        blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin wait watch
     """,
     LATER: """
         script|exists monitor psubscribe randomkey scan ssubscribe subscribe

@@ -8,6 +8,7 @@ import pytest
 
 from rproxy.demo import LocalCluster
 from rproxy.demo_servers import find_server
+from tests.conftest import ClusterMaker
 from tests.live.plain import Plain, plain_server
 from tests.live.proxies import Proxy, running
 
@@ -21,6 +22,20 @@ def proxy(cluster: LocalCluster) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="session")
 def plain(cluster: LocalCluster) -> Iterator[Plain]:
-    """A plain server of the cluster's version."""
+    """A plain server of the same version: the judge."""
     with plain_server(cluster.server or find_server()) as shared:
         yield shared
+
+
+@pytest.fixture(scope="module")
+def own(new_cluster: ClusterMaker) -> Iterator[LocalCluster]:
+    """A cluster whose slots the tests of a module move, and whose nodes change roles."""
+    with new_cluster(masters=3, replicas=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def front(own: LocalCluster) -> Iterator[Proxy]:
+    """A proxy in front of it."""
+    with running(own) as proxy:
+        yield proxy

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from rproxy import demo_servers
 from rproxy.demo import LocalCluster
 from rproxy.demo_servers import wait_until
 from rproxy.routing.slots import slot_of
-from tests.conftest import ClusterMaker
-from tests.live.plain import Plain, plain_server
+from tests.live.plain import Plain
 from tests.live.proxies import Proxy, Wire, running
 from tests.live.test_changes import PATIENCE, other
 from tests.live.test_transactions import answers, said
@@ -21,28 +18,6 @@ from tests.live.test_transactions import answers, said
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3], ids=["RESP2", "RESP3"])
 MANY = 1000
 """Blocked clients of the crowd."""
-
-
-@pytest.fixture(scope="module")
-def plain(request: pytest.FixtureRequest) -> Iterator[Plain]:
-    """The judge."""
-    program = request.config.getoption("server") or demo_servers.find_server()
-    with plain_server(program) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def own(new_cluster: ClusterMaker) -> Iterator[LocalCluster]:
-    """A cluster whose slots these tests move, and whose nodes change roles."""
-    with new_cluster(masters=3, replicas=1) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def front(own: LocalCluster) -> Iterator[Proxy]:
-    """A proxy in front of it."""
-    with running(own) as proxy:
-        yield proxy
 
 
 def blocked_clients(cluster: LocalCluster) -> int:

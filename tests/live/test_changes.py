@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -35,20 +35,6 @@ SHORT_HOLD = 'upstream.hold_time = "300ms"'
 """A configuration with which nothing waits for long."""
 NOT_SERVED = "-CLUSTERDOWN Hash slot not served; the command was not executed"
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3], ids=["RESP2", "RESP3"])
-
-
-@pytest.fixture(scope="module")
-def own(new_cluster: ClusterMaker) -> Iterator[LocalCluster]:
-    """A cluster whose slots these tests move, and whose nodes change roles."""
-    with new_cluster(masters=3, replicas=1) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def front(own: LocalCluster) -> Iterator[Proxy]:
-    """A proxy in front of it."""
-    with running(own) as proxy:
-        yield proxy
 
 
 def other(cluster: LocalCluster, slot: int) -> NodeProcess:

@@ -26,13 +26,6 @@ def own(new_cluster: ClusterMaker) -> Iterator[LocalCluster]:
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def front(own: LocalCluster) -> Iterator[Proxy]:
-    """A proxy in front of it."""
-    with running(own) as proxy:
-        yield proxy
-
-
 @pytest.fixture
 def keys(front: Proxy) -> list[bytes]:
     """The only keys of the cluster: many, over all nodes."""

@@ -6,16 +6,15 @@ What becomes of subscriptions when the cluster changes is in test_pubsub_changes
 from __future__ import annotations
 
 import itertools
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from rproxy import demo_servers
 from rproxy.demo import LocalCluster
-from rproxy.demo_servers import HOST, wait_until
+from rproxy.demo_servers import wait_until
 from rproxy.wire.frames import pack
+from tests.live.plain import Plain
 from tests.live.proxies import Proxy, Wire, running
 
 PATIENCE = 30.0
@@ -25,29 +24,6 @@ MIB = 1 << 20
 
 
 # -- the same conversation with a plain server --
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a single server, no part of any cluster."""
-    port, folder = demo_servers.free_port(), tmp_path_factory.mktemp("plain")
-    options = ["--port", str(port), "--save", "", "--bind", HOST]
-    server = subprocess.Popen(
-        [str(demo_servers.find_server()), *options], cwd=folder, stdout=subprocess.DEVNULL
-    )
-    try:
-        wait_until(lambda: answers(port), PATIENCE, "the plain server")
-        yield port
-    finally:
-        server.kill()
-        server.wait()
-
-
-def answers(port: int) -> bool:
-    try:
-        return bool(demo_servers.call(HOST, port, "PING") == b"PONG")
-    except OSError:
-        return False
 
 
 CONVERSATIONS: dict[str, list[str]] = {
@@ -103,8 +79,8 @@ def hold(port: int, lines: list[str]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
-def test_same_conversation(proxy: Proxy, plain: int, name: str) -> None:
-    assert hold(proxy.port, CONVERSATIONS[name]) == hold(plain, CONVERSATIONS[name])
+def test_same_conversation(proxy: Proxy, plain: Plain, name: str) -> None:
+    assert hold(proxy.port, CONVERSATIONS[name]) == hold(plain.port, CONVERSATIONS[name])
 
 
 def test_shard_channels_of_several_slots(proxy: Proxy) -> None:
@@ -115,7 +91,7 @@ def test_shard_channels_of_several_slots(proxy: Proxy) -> None:
 
 @PROTOCOLS
 def test_several_clients_are_counted_as_by_one_server(
-    proxy: Proxy, plain: int, protocol: int
+    proxy: Proxy, plain: Plain, protocol: int
 ) -> None:
     """Two on a channel, three on a pattern, one of them on both."""
 
@@ -136,7 +112,7 @@ def test_several_clients_are_counted_as_by_one_server(
             for wire in wires:
                 wire.close()
 
-    assert counts(proxy.port) == counts(plain)
+    assert counts(proxy.port) == counts(plain.port)
 
 
 # -- a library --

@@ -7,9 +7,6 @@ again, and an operator reads of the gap.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from rproxy.demo import LocalCluster
 from rproxy.demo_servers import NodeProcess, wait_until
@@ -19,20 +16,6 @@ from tests.live.proxies import Proxy, Wire, running
 
 PATIENCE = 30.0
 """Seconds: what is waited for takes a fraction of it."""
-
-
-@pytest.fixture(scope="module")
-def own(new_cluster: ClusterMaker) -> Iterator[LocalCluster]:
-    """A cluster whose slots these tests move, and whose nodes change roles."""
-    with new_cluster(masters=3, replicas=1) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def front(own: LocalCluster) -> Iterator[Proxy]:
-    """A proxy in front of it."""
-    with running(own) as proxy:
-        yield proxy
 
 
 def masters(cluster: LocalCluster) -> list[NodeProcess]:

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from rproxy import demo_servers
 from rproxy.demo import LocalCluster
 from rproxy.routing.slots import slot_of
 from rproxy.wire.frames import pack
 from tests.conftest import ClusterMaker
-from tests.live.plain import Plain, plain_server
-from tests.live.proxies import Proxy, Wire, running
+from tests.live.plain import Plain
+from tests.live.proxies import Proxy, Wire
 from tests.live.test_changes import other
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3], ids=["RESP2", "RESP3"])
@@ -21,25 +20,10 @@ PIPELINED = pytest.mark.parametrize("pipelined", [True, False], ids=["pipelined"
 
 
 @pytest.fixture(scope="module")
-def plain(request: pytest.FixtureRequest) -> Iterator[Plain]:
-    """The judge."""
-    program = request.config.getoption("server") or demo_servers.find_server()
-    with plain_server(program) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def own(new_cluster: ClusterMaker) -> Iterator[LocalCluster]:
     """A cluster whose slots these tests move."""
     with new_cluster(masters=3, replicas=0) as cluster:
         yield cluster
-
-
-@pytest.fixture(scope="module")
-def front(own: LocalCluster) -> Iterator[Proxy]:
-    """A proxy in front of it."""
-    with running(own) as proxy:
-        yield proxy
 
 
 def said(line: str) -> list[bytes]:
