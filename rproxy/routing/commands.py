@@ -63,10 +63,13 @@ def built_in() -> CommandTable:
 def merge(table: CommandTable, reply: object) -> CommandTable:
     """The table together with a cluster's COMMAND (or COMMAND INFO) reply, as hiredis parses it.
 
-    Entries that make no sense are left out; a reply that is no list changes nothing.
+    Entries that make no sense are left out; a reply that is no list changes nothing. So are entries
+    for a subcommand alone (COMMAND INFO config|get has one): nobody sends a command of that name.
     """
     specs = {spec.name: spec for spec in table}
     for found in read(reply):
+        if "|" in found.row.name:
+            continue
         try:
             specs[found.row.name] = _merged(specs.get(found.row.name), found)
         except MALFORMED:

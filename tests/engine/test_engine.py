@@ -71,6 +71,20 @@ async def test_learnt_commands_are_known_to_all() -> None:
 
 
 @on_a_loop
+async def test_name_of_a_subcommand_is_no_command() -> None:
+    """Servers tell of it, though; GET must not become CONFIG GET by that, for anybody."""
+    proxy = FakeProxy()
+    proxy.cluster.known[b"config|get"] = [[b"config|get", -3, [b"admin"], 0, 0, 0]]
+    client = proxy.client()
+    client.send(wire(b"CONFIG|GET x"))
+    await settle(proxy)
+    assert proxy.cluster.asked == [("COMMAND", "INFO", b"config|get")]
+    proxy.client().say(b"GET", b"b")
+    assert [b"GET", b"b"] in proxy.cluster.sent(0)
+    assert proxy.engine.is_unknown(b"config|get")
+
+
+@on_a_loop
 async def test_learnt_command_goes_down_the_ladder() -> None:
     proxy = FakeProxy()
     proxy.cluster.known[b"m.stop"] = [[b"m.stop", -1, [b"admin"], 0, 0, 0]]
