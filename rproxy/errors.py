@@ -264,6 +264,14 @@ def admin_reply(name: str) -> bytes:
     )
 
 
+def own_setting_reply(name: bytes) -> bytes:
+    """CONFIG SET of what is rproxy's: Redis's text, with where to set it."""
+    return reply(
+        b"ERR CONFIG SET failed (possibly related to argument '%s') - "
+        b"it is set in rproxy's configuration" % _quoted(name)
+    )
+
+
 def denied_reply(name: str) -> bytes:
     """Redis's text for a command that the user has no right to."""
     return reply(f"NOPERM this user has no permissions to run the '{name}' command")

@@ -98,7 +98,7 @@ class Client:
             "psub": patterns,
             "ssub": shards,
             "multi": -1 if session.pin is None else session.pin.depth,
-            "qbuf": 0,
+            "qbuf": session.unread,
             "qbuf-free": 0,
             "argv-mem": 0,
             "multi-mem": 0,

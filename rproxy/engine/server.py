@@ -2,7 +2,8 @@
 
 INFO is asked of every master and told as one server's; rproxy adds what it knows itself. CONFIG GET
 is one node's answer, corrected where it concerns the connection between client and server, which
-is rproxy's matter. SLOWLOG GET needs its count. DEBUG has subcommands that its spec does not tell.
+is rproxy's matter and cannot be SET. SLOWLOG GET needs its count. DEBUG has subcommands that its
+spec does not tell.
 
 All of them are sent at once, in order with what the client sends before and after.
 """
@@ -21,9 +22,9 @@ from rproxy.engine.fanout import spread
 from rproxy.engine.info import Sections, merged, parse, written
 from rproxy.engine.numbers import integer
 from rproxy.engine.placement import DEBUG_ANYWHERE, DEBUG_NOWHERE
-from rproxy.engine.replies import encode, verbatim
+from rproxy.engine.replies import OK, encode, verbatim
 from rproxy.upstream.cluster import parse_reply
-from rproxy.wire.frames import Request
+from rproxy.wire.frames import Request, pack
 
 if TYPE_CHECKING:
     from rproxy.engine.engine import Engine
@@ -134,7 +135,7 @@ def _about(engine: Engine, nodes: int) -> dict[str, str]:
     return {name: str(value) for name, value in fields.items()}
 
 
-# -- CONFIG GET --
+# -- CONFIG GET and SET --
 
 SECRETS = (b"requirepass", b"masterauth", b"masteruser", b"tls-key-file-pass")
 """Settings that are shown empty unless clients may administer the servers."""
@@ -152,6 +153,23 @@ def _config_get(engine: Engine, session: Session, request: Request) -> None:
 
     session.enter(request)
     spread(request, pools, merge)
+
+
+def _config_set(engine: Engine, session: Session, request: Request) -> None:
+    """Settings of the servers go to all masters; those of rproxy can only stay what they are."""
+    argv, own = request.argv(), _own_settings(engine, session)
+    pairs = list(zip(argv[2::2], argv[3::2], strict=False))
+    for name, value in pairs:
+        if name.lower() in own and own[name.lower()].encode() != value:
+            session.answer(errors.own_setting_reply(name), request)
+            return
+    theirs = [word for pair in pairs if pair[0].lower() not in own for word in pair]
+    if len(argv) % 2 == 0 and not theirs:
+        session.answer(OK, request)
+        return
+    if len(argv) % 2 == 0:  # else the servers say what is wrong
+        session.rewrite(request, pack([*argv[:2], *theirs]), request.spec)
+    to_masters(engine, session, request, merging.first)
 
 
 def _own_settings(engine: Engine, session: Session) -> dict[bytes, str]:
@@ -198,6 +216,7 @@ def _debug(engine: Engine, session: Session, request: Request) -> None:
 
 SERVER: dict[str, Callable[[Engine, Session, Request], None]] = {
     "config|get": _config_get,
+    "config|set": _config_set,
     "debug": _debug,
     "slowlog|get": _slowlog_get,
 }

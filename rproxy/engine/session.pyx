@@ -525,6 +525,11 @@ cdef class Session(Owner):
         return self.fifo.count
 
     @property
+    def unread(self):
+        """Bytes of the request that is looked at just now, and of what follows it."""
+        return self.reader.pending() + (self.reader.size if self.running else 0)
+
+    @property
     def is_muted(self):
         """Whether CLIENT REPLY OFF is in force."""
         return self.muted

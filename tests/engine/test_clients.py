@@ -150,6 +150,16 @@ def test_flags() -> None:
     assert seen == ["e", "eT", "T", "N"]
 
 
+def test_bytes_of_the_own_request_are_shown() -> None:
+    """As Redis does: those of CLIENT LIST itself, and what is behind it."""
+    client = FakeProxy().client()
+    whole = pack([b"CLIENT", b"LIST"])
+    assert f" qbuf={len(whole)} ".encode() in client.ask(b"CLIENT", b"LIST")
+    client.send(whole + b"*1\r\n$4")
+    assert f" qbuf={len(whole) + 6} ".encode() in client.hear()
+    assert " qbuf=6 " in client.identity.line(0.0)
+
+
 def test_line() -> None:
     """The fields of Redis, in its order; what rproxy does not have is zero."""
     proxy = FakeProxy()

@@ -217,6 +217,22 @@ def test_administration_is_refused_unless_allowed() -> None:
     assert Asked(admin_commands="allow").ask(words, ok, ok, ok) == ok
 
 
+def test_config_set_of_what_is_rproxy_s() -> None:
+    proxy, ok = Asked(admin_commands="allow"), b"+OK\r\n"
+    assert proxy.ask([b"CONFIG", b"SET", b"port", b"6379", b"Databases", b"1"]) == ok
+    raw = proxy.ask([b"CONFIG", b"SET", b"maxmemory", b"1", b"PORT", b"1"])
+    assert raw.startswith(
+        b"-ERR CONFIG SET failed (possibly related to argument 'PORT') - it is set"
+    )
+    proxy.asker.say(b"CONFIG", b"SET", b"port", b"6379", b"maxmemory", b"1")
+    for index in range(3):
+        assert proxy.cluster.sent(index) == [[b"CONFIG", b"SET", b"maxmemory", b"1"]]
+        proxy.cluster.answer(index, ok)
+    assert proxy.asker.hear() == ok
+    odd = [b"CONFIG", b"SET", b"maxmemory", b"1", b"save"]
+    assert proxy.ask(odd, *[b"-ERR syntax error\r\n"] * 3) == b"-ERR syntax error\r\n"
+
+
 def test_debug_goes_to_every_node_or_to_the_key_s() -> None:
     proxy, ok = Asked(admin_commands="allow"), b"+OK\r\n"
     assert proxy.ask([b"DEBUG", b"JMAP"], ok, ok, ok) == ok
