@@ -6,7 +6,8 @@ confirmed already is told so at once. Otherwise its session is held: nothing of 
 nothing more is read, so the confirmation and the first message come in their order; it joins the
 crowds in the same moment in which its reply is written. A client that is the last to leave a topic
 gets its reply once the node has confirmed the end, so that whatever is asked then (PUBLISH, PUBSUB
-NUMSUB) does not count it any more. Both wait `upstream.hold_time` at most.
+NUMSUB) does not count it any more; who publishes to that topic meanwhile waits as well. All wait
+`upstream.hold_time` at most.
 
 Rules. What one client can make big is bounded: the number of its topics and the bytes of their
 names. A client that goes, or resets, leaves everything, also what it waits for.
@@ -93,6 +94,8 @@ class Hub:
         self.monitors = Subscriptions(cluster, tick, self)
         self._waiting: dict[Topic, set[Joining]] = {}
         self._matchers: dict[bytes, re.Pattern[bytes]] = {}
+        self._leaving: dict[Topic, Leaving] = {}
+        self._publishers: list[Callable[[], object]] = []
 
     def __repr__(self) -> str:
         return f"<Hub {self.pubsub!r}, {len(self._waiting)} awaited>"
@@ -226,9 +229,53 @@ class Hub:
             return 0
         if way.topics[topic.kind].get(topic.name) is not topic:
             return 0
-        if topic.kind == PATTERN:
-            del self._matchers[topic.name]
-        return way.drop(topic, done)
+        match = self._matchers.pop(topic.name) if topic.kind == PATTERN else None
+
+        def confirmed() -> None:
+            self._confirmed(topic)
+            done()
+
+        count = way.drop(topic, confirmed)
+        if count:
+            self._leaving[topic] = Leaving(count, match)
+        return count
+
+    def _confirmed(self, topic: Topic) -> None:
+        """A node has confirmed the end of a topic: after the last one it counts nobody for it."""
+        leaving = self._leaving.get(topic)
+        if leaving is None:
+            return
+        leaving.missing -= 1
+        if not leaving.missing:
+            del self._leaving[topic]
+            self._let_publish()
+
+    def _let_publish(self) -> None:
+        publishers, self._publishers = self._publishers, []
+        for publish in publishers:
+            publish()
+
+    def is_leaving(self, kind: int, channel: bytes | None = None) -> bool:
+        """Whether a node may still count this worker for a topic that nobody hears any more: one
+        to which is sent what is published to the channel, or any.
+        """
+        return any(
+            channel is None
+            or (topic.kind == kind and topic.name == channel)
+            or (kind == CHANNEL and leaving.match is not None and leaving.match.fullmatch(channel))
+            for topic, leaving in self._leaving.items()
+        )
+
+    def when_left(self, publish: Callable[[], object]) -> None:
+        """Call `publish` when an end was confirmed; all are taken for confirmed after a while."""
+        if not self._publishers:
+            self.loop.call_later(self.config.upstream.hold_time, self._give_up_ends)
+        self._publishers.append(publish)
+
+    def _give_up_ends(self) -> None:
+        if self._publishers:
+            self._leaving.clear()
+            self._let_publish()
 
     def leave(self, session: Session) -> None:
         """The client is gone, or wants to be as new."""
@@ -264,6 +311,17 @@ class Hub:
         for pattern, match in self._matchers.items():
             if match.fullmatch(channel):
                 yield self.pubsub.topics[PATTERN][pattern]
+
+
+class Leaving:
+    """A topic whose end is not confirmed by all nodes yet."""
+
+    __slots__ = ("match", "missing")
+
+    def __init__(self, missing: int, match: re.Pattern[bytes] | None) -> None:
+        self.missing = missing
+        self.match = match
+        """What a pattern matches; None for other topics."""
 
 
 class Ending:

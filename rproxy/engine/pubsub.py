@@ -155,8 +155,21 @@ def monitor(engine: Engine, session: Session, request: Request) -> None:
 # -- publishing --
 
 
+def _waits(
+    engine: Engine, session: Session, request: Request, kind: int, channel: bytes | None
+) -> bool:
+    """Whether the request waits until nodes count no client that has just left."""
+    if not engine.hub.is_leaving(kind, channel):
+        return False
+    session.hold()
+    engine.hub.when_left(partial(engine.resume, session, request))
+    return True
+
+
 def _publish(engine: Engine, session: Session, request: Request) -> None:
     channel = request.argv()[1]
+    if _waits(engine, session, request, CHANNEL, channel):
+        return
     session.enter(request)
     lane = engine.cluster.lanes[session.protocol]
     pools = [lane.pool(address) for address in engine.hub.pubsub.publishers()]
@@ -172,6 +185,8 @@ def _publish(engine: Engine, session: Session, request: Request) -> None:
 def _spublish(engine: Engine, session: Session, request: Request) -> None:
     slot = session.assign(request)
     channel = request.argv()[1]
+    if _waits(engine, session, request, SHARD, channel):
+        return
     topic = engine.hub.pubsub.topics[SHARD].get(channel)
     if topic is None or topic.target is None:
         session.forward(request)
@@ -268,6 +283,8 @@ def _query(engine: Engine, session: Session, request: Request) -> None:
     words = request.argv()[2:]
     if request.spec.name.endswith("channels") and len(words) > 1:
         session.answer(errors.pubsub_syntax_reply(request.argv()[1]), request)
+        return
+    if _waits(engine, session, request, query.kind, None):
         return
     pools = engine.cluster.masters(session.protocol)
     if not pools:  # before the first slot map nobody is subscribed; the request waits for it

@@ -31,6 +31,13 @@ cdef enum:
     MESSAGE_SIZE = 17
     PMESSAGE_SIZE = 18
 
+# How the lines end that a node under MONITOR shows of rproxy's own doings. Clients' commands never reach a node in these words:
+# rproxy answers them itself.
+cdef tuple OWN_DOINGS = (
+    b'] "CLIENT" "SETNAME" "rproxy"\r\n', b'] "CLIENT" "ID"\r\n', b'] "ASKING"\r\n',
+    b'] "CLUSTER" "SHARDS"\r\n', b'] "CLUSTER" "SLOTS"\r\n', b'] "CLUSTER" "NODES"\r\n',
+)
+
 # The names of the C enum, for Python; the stub declares them.
 globals().update(CHANNEL=CHANNEL, PATTERN=PATTERN, SHARD=SHARD, MONITOR=MONITOR)
 
@@ -152,6 +159,10 @@ cdef class Feed(Stream):
     cdef int _line(self, char *frame, Py_ssize_t size) except -1:
         """What a node under MONITOR shows of a command."""
         cdef Topic topic
+        cdef bytes end
+        for end in OWN_DOINGS:
+            if size > len(end) and memcmp(frame + size - len(end), <const char *>end, len(end)) == 0:
+                return 0
         for found in (<dict>self.topics[MONITOR]).values():
             topic = <Topic>found
             topic.listener.hear(frame, size)

@@ -124,6 +124,54 @@ def test_last_one_to_leave_waits_for_the_node() -> None:
     assert last.hear() == line(b"unsubscribe", b"x", 0)
 
 
+@pytest.mark.parametrize(
+    ("begin", "end", "publish"),
+    [
+        (b"SUBSCRIBE b", b"UNSUBSCRIBE", b"PUBLISH b m"),
+        (b"PSUBSCRIBE b*", b"PUNSUBSCRIBE", b"PUBLISH bb m"),
+        (b"SSUBSCRIBE b", b"SUNSUBSCRIBE", b"SPUBLISH b m"),
+    ],
+)
+def test_who_publishes_to_what_is_just_left_waits_for_the_node(
+    begin: bytes, end: bytes, publish: bytes
+) -> None:
+    proxy = FakeProxy()
+    listener, publisher = proxy.client(), proxy.client()
+    listener.say(*begin.split())
+    proxy.confirm(0)
+    listener.say(end)
+    publisher.send(pack(publish.split()) + pack([b"PING"]))
+    other = proxy.client()
+    other.say(b"PUBLISH", b"x", b"m")
+    assert proxy.cluster.sent(0) == [[b"PUBLISH", b"x", b"m"]]
+    proxy.confirm(0)
+    assert proxy.cluster.sent(0) == [publish.split()]
+    proxy.cluster.answer(0, b":0\r\n:0\r\n")
+    assert publisher.hear() == b":0\r\n+PONG\r\n"
+
+
+def test_who_asks_for_numbers_waits_until_nobody_leaves() -> None:
+    proxy = FakeProxy()
+    client = subscribed(proxy, b"x")
+    client.say(b"UNSUBSCRIBE")
+    asker = proxy.client()
+    asker.say(b"PUBSUB", b"NUMSUB", b"y")
+    assert [proxy.cluster.sent(index) for index in range(3)] == [[]] * 3
+    proxy.confirm(0)
+    assert all(proxy.cluster.sent(index) for index in range(3))
+
+
+def test_a_node_that_does_not_confirm_keeps_publishers_for_a_while() -> None:
+    proxy = FakeProxy()
+    subscribed(proxy, b"x").say(b"UNSUBSCRIBE")
+    publisher = proxy.client()
+    publisher.say(b"PUBLISH", b"x", b"m")
+    assert proxy.cluster.sent(0) == []
+    proxy.cluster.loop.advance(HOLD)
+    assert proxy.cluster.sent(0) == [[b"PUBLISH", b"x", b"m"]]
+    proxy.confirm(0)
+
+
 def test_silent_node_keeps_nobody_for_long() -> None:
     proxy = FakeProxy()
     client = subscribed(proxy, b"x")
@@ -348,6 +396,9 @@ def test_monitor_merges_all_masters() -> None:
         proxy.feed(index, way).stream.feed(b'+1.5 [0 1:1] "GET" "%d"\r\n' % index)
     assert client.hear().count(b"\r\n") == 3
     feed = proxy.feed(0, way)
+    feed.stream.feed(b'+1.5 [0 1:1] "CLIENT" "SETNAME" "rproxy"\r\n')
+    feed.stream.feed(b'+1.5 [0 1:1] "CLIENT" "SETNAME" "somebody"\r\n')
+    assert client.hear() == b'+1.5 [0 1:1] "CLIENT" "SETNAME" "somebody"\r\n'
     client.say(b"RESET")
     assert client.hear() == b"+RESET\r\n"
     assert feed.is_closed
