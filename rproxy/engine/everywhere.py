@@ -8,7 +8,7 @@ The request has its place among the client's replies meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rproxy import errors
 from rproxy.engine.clients import SHARED
@@ -76,10 +76,24 @@ COUNT, FORGET = b"how many clients", b"forget the scripts"
 """What else workers tell each other."""
 
 
-async def count_clients(engine: Engine) -> int:
+class Counts(NamedTuple):
+    """How many clients there are."""
+
+    connected: int
+    blocked: int
+    """Those of them that wait in blocking commands or for the end of a pause."""
+
+
+def own_counts(engine: Engine) -> Counts:
+    """The clients of this worker."""
+    return Counts(len(engine.clients), len(engine.blocked) + engine.pause.waiting)
+
+
+async def all_counts(engine: Engine) -> Counts:
     """The clients of all workers."""
     others = [] if engine.bus is None else await engine.bus.ask([COUNT])
-    return len(engine.clients) + sum(int(raw[1:]) for raw in others)
+    parts = [own_counts(engine), *map(parse_reply, others)]
+    return Counts(*map(sum, zip(*parts, strict=True)))
 
 
 def forget_scripts(engine: Engine) -> None:
@@ -90,7 +104,7 @@ def forget_scripts(engine: Engine) -> None:
 
 
 def _count(engine: Engine) -> bytes:
-    return encode(len(engine.clients))
+    return encode([*own_counts(engine)])
 
 
 def _forget(engine: Engine) -> bytes:

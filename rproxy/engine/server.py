@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rproxy import __version__, errors
 from rproxy.engine import merging
 from rproxy.engine.broadcast import is_error, to_masters
-from rproxy.engine.everywhere import count_clients
+from rproxy.engine.everywhere import Counts, all_counts, own_counts
 from rproxy.engine.fanout import spread
 from rproxy.engine.info import Sections, merged, parse, written
 from rproxy.engine.numbers import integer
@@ -46,20 +46,20 @@ BAD_SLOWLOG_COUNT = errors.reply("ERR count should be greater than or equal to -
 def info(engine: Engine, session: Session, request: Request) -> None:
     """Answer INFO, once the other workers have told how many clients they have."""
     if engine.bus is None:
-        _info(engine, session, request, len(engine.clients))
+        _info(engine, session, request, own_counts(engine))
         return
     session.hold()
     engine.spawn(_count_first(engine, session, request))
 
 
 async def _count_first(engine: Engine, session: Session, request: Request) -> None:
-    clients = await count_clients(engine)
+    clients = await all_counts(engine)
     if not session.stream.is_closed:
         _info(engine, session, request, clients)
         session.release()
 
 
-def _info(engine: Engine, session: Session, request: Request, clients: int) -> None:
+def _info(engine: Engine, session: Session, request: Request, clients: Counts) -> None:
     """Rproxy's own part alone is told without asking any node."""
     wanted = {word.lower() for word in request.argv()[1:]}
     with_own = not wanted or bool(wanted & (ALL_SECTIONS | {b"proxy"}))
@@ -87,12 +87,13 @@ def _info(engine: Engine, session: Session, request: Request, clients: int) -> N
     spread(request, pools, merge)
 
 
-def _own_fields(engine: Engine, session: Session, clients: int) -> dict[str, str]:
+def _own_fields(engine: Engine, session: Session, clients: Counts) -> dict[str, str]:
     """What rproxy knows better than any node."""
     return {
         "redis_mode": "standalone",
         "tcp_port": local_port(session),
-        "connected_clients": str(clients),
+        "connected_clients": str(clients.connected),
+        "blocked_clients": str(clients.blocked),
         "maxclients": str(engine.config.clients.max_clients),
         "role": "master",
         "connected_slaves": "0",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from hashlib import sha1
+
 import pytest
 
-from tests.fakes import FakeClient, FakeProxy, bulk
+from tests.fakes import FakeClient, FakeProxy, bulk, on_a_loop
 
 OF_THE_FIRST = b"bar"
 """A key of the first node's."""
@@ -106,6 +109,52 @@ def test_a_pause_of_writes_lets_reads_pass() -> None:
     assert proxy.client().ask(b"CLIENT", b"UNPAUSE") == b"+OK\r\n"
     proxy.run()
     assert sent(proxy) == [[b"SET", OF_THE_FIRST, b"v"]]
+
+
+READER = b"#!lua name=x flags=allow-stale,no-writes\nreturn 1"
+WRITERS = [b"return 1", b"#!lua\nreturn 1", b"#!lua flags=allow-oom\nreturn 1", b"no-writes"]
+
+
+@pytest.mark.parametrize("script", [READER, *WRITERS])
+def test_a_script_that_says_that_it_only_reads_passes(script: bytes) -> None:
+    proxy, client = paused(b"WRITE")
+    proxy.cluster.scripts.remember(script)
+    by_name = sha1(script).hexdigest().encode()
+    for words in ([b"EVAL", script, b"1", OF_THE_FIRST], [b"EVALSHA", by_name, b"1", OF_THE_FIRST]):
+        client.say(*words)
+        assert sent(proxy) == ([words] if script == READER else [])
+
+
+@pytest.mark.parametrize("script", [READER, WRITERS[0]])
+def test_a_transaction_waits_if_something_in_it_may_write(script: bytes) -> None:
+    proxy = FakeProxy()
+    client, other = proxy.client(), proxy.client()
+    client.say(b"MULTI")
+    client.say(b"EVAL", script, b"1", OF_THE_FIRST)
+    link = proxy.cluster.lease(0)
+    link.stream.feed(b"+OK\r\n+QUEUED\r\n")
+    other.ask(b"CLIENT", b"PAUSE", b"1000", b"WRITE")
+    proxy.cluster.written(link)
+    client.say(b"EXEC")
+    assert proxy.cluster.written(link) == ([[b"EXEC"]] if script == READER else [])
+    proxy.cluster.loop.advance(1.1)
+    assert proxy.cluster.written(link) == ([] if script == READER else [[b"EXEC"]])
+
+
+@on_a_loop
+async def test_a_function_passes_if_the_servers_say_that_it_only_reads() -> None:
+    proxy, client = paused(b"WRITE")
+    library = [b"library_name", b"l", b"functions", [[b"name", b"f", b"flags", [b"no-writes"]]]]
+    proxy.cluster.known[b"LIST"] = [library]
+    client.say(b"FCALL", b"f", b"1", OF_THE_FIRST)
+    writer = proxy.client()
+    writer.say(b"FCALL", b"g", b"1", OF_THE_FIRST)
+    assert proxy.engine.pause.waiting == 2
+    for _ in range(5):
+        await asyncio.sleep(0)
+    proxy.run()
+    assert sent(proxy) == [[b"FCALL", b"f", b"1", OF_THE_FIRST]]
+    assert proxy.engine.pause.waiting == 1
 
 
 def test_a_shorter_pause_does_not_end_the_longer_one_and_the_stricter_holds() -> None:

@@ -87,16 +87,17 @@ async def test_a_mistake_is_answered_at_once() -> None:
 
 @on_a_loop
 async def test_info_counts_all_clients() -> None:
-    proxy, bus = one_of_several(b":4\r\n", b":5\r\n")
+    proxy, bus = one_of_several(b"*2\r\n:4\r\n:0\r\n", b"*2\r\n:5\r\n:2\r\n")
     client = proxy.client()
     client.say(b"INFO", b"clients")
     client.say(b"PING")
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     for index in range(3):
-        proxy.cluster.answer(index, bulk(b"# Clients\r\nconnected_clients:100\r\n"))
+        text = b"# Clients\r\nconnected_clients:100\r\nblocked_clients:7\r\n"
+        proxy.cluster.answer(index, bulk(text))
     heard = client.hear()
-    assert b"connected_clients:10\r\n" in heard
+    assert b"connected_clients:10\r\nblocked_clients:2\r\n" in heard
     assert heard.endswith(b"+PONG\r\n")
     assert bus.asked == [[COUNT]]
 
@@ -108,7 +109,7 @@ def test_what_other_workers_ask() -> None:
     def tell(*words: bytes) -> bytes:
         return answer_worker(proxy.engine, list(words))
 
-    assert tell(COUNT) == b":2\r\n"
+    assert tell(COUNT) == b"*2\r\n:2\r\n:0\r\n"
     proxy.cluster.scripts.remember(b"return 1")
     assert tell(FORGET) == b"+OK\r\n"
     assert len(proxy.cluster.scripts) == 0
