@@ -1,10 +1,11 @@
-"""Nanoseconds a frame and a slot: FrameReader and the slot function alone, in one process.
+"""Nanoseconds a frame, a slot, a command: rproxy's compiled parts alone, in one process.
 
     python benchmarks/frames.py [--rounds 7] [--json FILE]
 
 Each case is measured in turn, round after round, in CPU time of this process; the median counts.
 The slot function is called from Python, so a Python call is in its figure; crcmod's own function,
-called the same way, is there to compare.
+called the same way, is there to compare. A command through is all that the proxy itself does for
+it, from the client's bytes to the node's and back, without the kernel's part: no socket takes part.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from pathlib import Path
 import crcmod  # type: ignore[import-untyped]
 
 from rproxy import __version__
+from rproxy.engine.session import Shared
+from rproxy.proxy.connection import ClientStream
+from rproxy.routing.commands import built_in
 from rproxy.routing.slots import slot_of
+from rproxy.transport.stream import Tick
+from rproxy.upstream.link import Link
+from rproxy.upstream.sink import LinkTable
 from rproxy.wire.frames import FrameReader, Scratch, pack
 
 FRAMES = 400
@@ -37,6 +44,10 @@ REPLIES = {
     "reply status": b"+OK\r\n",
     "reply bulk 64 B": b"$64\r\n" + b"v" * 64 + b"\r\n",
     "reply array of 10": b"*10\r\n" + b"$3\r\nabc\r\n" * 10,
+}
+COMMANDS = {
+    "GET through": (REQUESTS["request GET"], REPLIES["reply bulk 64 B"]),
+    "SET through": (REQUESTS["request SET 64 B"], REPLIES["reply status"]),
 }
 KEYS = {"slot of 16 bytes": b"key:000000012345", "slot of a tag": b"{user:1000}.friends.of.friends"}
 
@@ -64,6 +75,7 @@ def all_cases() -> dict[str, Callable[[], int]]:
     crc16 = crcmod.mkCrcFun(0x11021, initCrc=0, rev=False)
     cases = {name: reading(frame, False) for name, frame in REQUESTS.items()}
     cases |= {name: reading(frame, True) for name, frame in REPLIES.items()}
+    cases |= {name: passing(*frames) for name, frames in COMMANDS.items()}
     cases |= {name: calling(slot_of, key) for name, key in KEYS.items()}
     return cases | {"crcmod's CRC of 16 bytes": calling(crc16, KEYS["slot of 16 bytes"])}
 
@@ -79,6 +91,37 @@ def reading(frame: bytes, replies: bool) -> Callable[[], int]:
             reader.feed(wire)
             found += reader.pass_over(replies)
         return found
+
+    return work
+
+
+class StillLoop:
+    """Where nothing is ever due: what would be written at the end of a turn is taken away."""
+
+    def call_soon(self, *call: object) -> None:
+        """Nothing is called."""
+
+    def time(self) -> float:
+        """Always the same moment."""
+        return 0.0
+
+
+def passing(request: bytes, reply: bytes) -> Callable[[], int]:
+    """Brings many such requests to a link, and their replies back to the client."""
+    tick = Tick(StillLoop())
+    link = Link(tick)
+    link.open()
+    table = LinkTable(link)
+    stream = ClientStream(tick, Shared(tick, built_in(), print, table, table))
+    requests, replies = request * FRAMES, reply * FRAMES
+
+    def work() -> int:
+        for _ in range(REPEATS):
+            stream.feed(requests)
+            link.stream.take()
+            link.stream.feed(replies)
+            stream.take()
+        return FRAMES * REPEATS
 
     return work
 
