@@ -160,6 +160,7 @@ MAX_LEASED = reply(
     "ERR max number of links for transactions and blocked clients reached (upstream.max_leased); "
     "nothing was executed"
 )
+LARGE_TRANSACTION = reply("ERR the transaction is too large (clients.transaction_limit)")
 MAX_BLOCKED = reply("ERR max number of blocked clients reached (clients.max_blocked)")
 AUTH_NEEDED = reply("NOAUTH Authentication required.")
 MAX_CLIENTS = reply("ERR max number of clients reached")

@@ -89,6 +89,9 @@ class Clients(msgspec.Struct, frozen=True, kw_only=True):
         Bytes, Option("Bytes of the names of one client's channels and patterns.")
     ] = Bytes(16 << 20)
     request_limit: Annotated[Bytes, Option("Bytes of one whole request.")] = Bytes(1 << 30)
+    transaction_limit: Annotated[
+        Bytes, Option("Bytes of all the commands that one transaction may queue.")
+    ] = Bytes(256 << 20)
     max_args: Annotated[
         int, AtLeast1, Option("Elements of one request, its name included (Redis: 2147483647).")
     ] = 1048576

@@ -12,7 +12,8 @@ cdef class Pin(Owner):
     cdef public bint troubled      # the node turns requests back: `settled` once none is outstanding
     cdef public Request last       # the request whose reply ends this: EXEC, a blocking command; or None
     cdef public list kept          # what would have to be sent again, in order
-    cdef public Py_ssize_t size    # bytes of it
+    cdef public Py_ssize_t size    # bytes of it, with what a request itself takes
+    cdef public Py_ssize_t limit   # the most it may be
     cdef readonly int outstanding  # requests on the link that are not answered
     cdef public int depth          # commands of an open transaction; -1 where there is none
 

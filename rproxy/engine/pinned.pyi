@@ -11,6 +11,7 @@ class Pin(Owner):
     last: Request | None
     kept: list[Request]
     size: int
+    limit: int
     depth: int
     def __init__(self, session: Session) -> None: ...
     @property

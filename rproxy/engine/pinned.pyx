@@ -9,9 +9,14 @@ Rules. Everything that was sent is kept until the end, so it can be sent again a
 reply the client has (KNOWN) may be sent again, but never answered again.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport INT64_MAX
 
 from rproxy.upstream.link cimport Link
 from rproxy.wire.frames cimport GHOST, KNOWN, READONLY_REQUEST, Blob, Owner, Request
+
+
+cdef enum:
+    REQUEST_SIZE = 256         # bytes that a Request takes besides its frame, and its place in a list
 
 
 cdef class Pin(Owner):
@@ -19,6 +24,7 @@ cdef class Pin(Owner):
     def __init__(self, Owner session not None):
         self.session = session
         self.slot = self.depth = -1
+        self.limit = INT64_MAX
         self.kept = []
 
     # -- requests --
@@ -33,7 +39,7 @@ cdef class Pin(Owner):
         """The request is part of this: it may have to be sent again."""
         request.owner = self
         self.kept.append(request)
-        self.size += request.size
+        self.size += REQUEST_SIZE + request.size
 
     cdef int _send(self, Request request) except -1:
         self.outstanding += 1

@@ -163,7 +163,7 @@ cdef class Session(Owner):
     cdef bint _is_queued(self, CommandSpec spec, FrameReader reader) except -1:
         """Whether the pin's link takes the request as it is: a keyed command of its slot, inside MULTI."""
         return self.pin is not None and self.pin.queueing and spec is not None and spec.flags & STRAIGHT \
-            and arity_ok(spec, reader.argc) \
+            and arity_ok(spec, reader.argc) and self.pin.size + reader.size <= self.pin.limit \
             and assign_slot(spec, reader.frame, reader.spans, reader.argc) == self.pin.slot
 
     cdef bint _gather(self, CommandSpec spec) except -1:

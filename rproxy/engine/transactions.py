@@ -54,6 +54,7 @@ class Transaction(Pin):
         super().__init__(session)
         self.engine = engine
         self.lane = engine.cluster.lanes[session.protocol]
+        self.limit = engine.config.clients.transaction_limit
         self.lease: Lease | None = None
         self.route: Route | None = None
         self.early: list[Request] | None = None
@@ -115,6 +116,9 @@ class Transaction(Pin):
         slot = self.session.assign(request) if request.spec is not None else -1
         if slot == CROSS_SLOT or (slot >= 0 and self.slot >= 0 and slot != self.slot):
             self.refuse(request, errors.CROSS_SLOT)
+            return
+        if self.size + len(request.frame_bytes) > self.limit:
+            self.refuse(request, errors.LARGE_TRANSACTION)
             return
         self.depth += 1
         if self.spoiled or self.doomed:
@@ -306,6 +310,8 @@ class Transaction(Pin):
         lease, route = self.lease, self.route
         if self.is_over or lease is None or route is None or not lease.link.ready:
             return
+        if self.watching and not self.opened:  # else DISCARD or EXEC has ended the watch
+            lease.link.send_setup(ignored(UNWATCH))
         lease.give_back()
         self._without_link()
         if self.watching or self.doomed:

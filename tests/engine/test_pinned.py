@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from rproxy.config import Upstream
+from rproxy.config import Bytes, Clients, Upstream
 from rproxy.routing.slots import slot_of
 from rproxy.upstream.link import Link
 from rproxy.wire.frames import pack
@@ -234,6 +234,31 @@ def test_idle_transaction_gives_its_link_back() -> None:
     assert proxy.cluster.written(link) == [MULTI, SET, EXEC]
 
 
+# -- limits --
+
+
+@pytest.mark.parametrize("value", [b"v" * 3000, b"v"])
+def test_a_transaction_is_as_large_as_it_may_be(value: bytes) -> None:
+    """Many small commands are large, too."""
+    proxy = FakeProxy(Clients(transaction_limit=Bytes(4000)))
+    client = proxy.client()
+    client.say(*MULTI)
+    client.say(b"SET", b"a", b"1")
+    link = proxy.cluster.lease(2)
+    sent = 0
+    while client.session.pin is not None and client.session.pin.depth == sent + 1:
+        sent += 1
+        client.say(b"SET", b"a", value)
+    assert 1 <= sent < 16
+    link.stream.feed(OK + QUEUED * sent)
+    refused = b"-ERR the transaction is too large (clients.transaction_limit)\r\n"
+    assert client.hear() == OK + QUEUED * sent + refused
+    proxy.cluster.written(link)
+    assert client.ask(*EXEC).startswith(b"-EXECABORT")
+    assert proxy.cluster.written(link) == [[b"DISCARD"]]
+    assert client.session.pin is None
+
+
 # -- WATCH --
 
 
@@ -280,6 +305,19 @@ def test_redirect_with_watch_makes_exec_nil(error: bytes) -> None:
     client.send(wire(MULTI, SET))
     link.stream.feed(OK + error + OK)
     assert client.hear() == OK + QUEUED
+    assert client.ask(*EXEC) == NIL
+
+
+def test_second_watch_that_is_sent_away_leaves_a_clean_link() -> None:
+    """Whoever has it next must not find the first watch there."""
+    proxy, client = start()
+    link = watched(proxy, client)
+    client.say(b"WATCH", b"{a}2")
+    assert proxy.cluster.written(link) == [[b"WATCH", b"{a}2"]]
+    link.stream.feed(MOVED)
+    assert proxy.cluster.written(link) == [[b"UNWATCH"]]
+    assert client.hear() == OK
+    assert client.ask(*MULTI) == OK
     assert client.ask(*EXEC) == NIL
 
 
