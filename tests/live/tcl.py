@@ -60,6 +60,8 @@ NEEDS = (
     "save",
 )
 """What tests may need: their tags behind `needs:`."""
+FIRST_PORT, PORTS = 22000, 100
+"""Where the suite's own ports begin, and how many one run may use: two runs do not meet."""
 FLAGS = ("--singledb", "--ignore-encoding", "--ignore-digest", "--durable", "--clients", "1")
 RESULT = re.compile(r"^\[(ok|err|exception)\]: (.*?)(?: \(\d+ ms\)| in tests/\S+)?$", re.MULTILINE)
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -115,6 +117,7 @@ class Suite:
         command = ["tclsh", "tests/test_helper.tcl", "--host", HOST, "--port", str(port)]
         command += ["--single", unit, "--tags", " ".join(denied), *FLAGS]
         command += ["--cluster-mode"] if self.cluster_mode else []
+        command += ["--baseport", str(FIRST_PORT + os.getpid() % 100 * PORTS)]
         output = said(command, self.tree, self.limit)
         text = COLORS.sub("", output.decode("utf-8", "replace")).replace("\r", "")
         return Counter(name for kind, name in RESULT.findall(text) if kind == "ok")
