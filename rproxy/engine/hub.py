@@ -15,13 +15,12 @@ names. A client that goes, or resets, leaves everything, also what it waits for.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rproxy import errors
 from rproxy.engine.crowd import Crowd
-from rproxy.routing.globs import matcher
+from rproxy.routing.globs import matches
 from rproxy.upstream.feed import CHANNEL, MONITOR, PATTERN, SHARD, Topic
 from rproxy.upstream.sink import answer
 from rproxy.upstream.subscriptions import Subscriptions
@@ -93,8 +92,8 @@ class Hub:
         # On feeds of their own: what a node shows there is for nobody else.
         self.monitors = Subscriptions(cluster, tick, self)
         self._waiting: dict[Topic, set[Joining]] = {}
-        self._matchers: dict[bytes, re.Pattern[bytes]] = {}
-        self._leaving: dict[Topic, Leaving] = {}
+        # Topics whose end is not confirmed yet: how many nodes have to.
+        self._leaving: dict[Topic, int] = {}
         self._publishers: list[Callable[[], object]] = []
 
     def __repr__(self) -> str:
@@ -145,8 +144,6 @@ class Hub:
         topic = way.topics[kind].get(name)
         if topic is None:
             topic = way.want(kind, name, Crowd(kind == MONITOR))
-            if kind == PATTERN:
-                self._matchers[name] = matcher(name)
         return topic
 
     def _joined(self, joining: Joining) -> None:
@@ -229,7 +226,6 @@ class Hub:
             return 0
         if way.topics[topic.kind].get(topic.name) is not topic:
             return 0
-        match = self._matchers.pop(topic.name) if topic.kind == PATTERN else None
 
         def confirmed() -> None:
             self._confirmed(topic)
@@ -237,16 +233,15 @@ class Hub:
 
         count = way.drop(topic, confirmed)
         if count:
-            self._leaving[topic] = Leaving(count, match)
+            self._leaving[topic] = count
         return count
 
     def _confirmed(self, topic: Topic) -> None:
         """A node has confirmed the end of a topic: after the last one it counts nobody for it."""
-        leaving = self._leaving.get(topic)
-        if leaving is None:
+        if topic not in self._leaving:
             return
-        leaving.missing -= 1
-        if not leaving.missing:
+        self._leaving[topic] -= 1
+        if not self._leaving[topic]:
             del self._leaving[topic]
             self._let_publish()
 
@@ -262,8 +257,8 @@ class Hub:
         return any(
             channel is None
             or (topic.kind == kind and topic.name == channel)
-            or (kind == CHANNEL and leaving.match is not None and leaving.match.fullmatch(channel))
-            for topic, leaving in self._leaving.items()
+            or (kind == CHANNEL and topic.kind == PATTERN and matches(topic.name, channel))
+            for topic in self._leaving
         )
 
     def when_left(self, publish: Callable[[], object]) -> None:
@@ -308,20 +303,9 @@ class Hub:
             yield topic
         if kind == SHARD:
             return
-        for pattern, match in self._matchers.items():
-            if match.fullmatch(channel):
-                yield self.pubsub.topics[PATTERN][pattern]
-
-
-class Leaving:
-    """A topic whose end is not confirmed by all nodes yet."""
-
-    __slots__ = ("match", "missing")
-
-    def __init__(self, missing: int, match: re.Pattern[bytes] | None) -> None:
-        self.missing = missing
-        self.match = match
-        """What a pattern matches; None for other topics."""
+        for pattern, topic in self.pubsub.topics[PATTERN].items():
+            if matches(pattern, channel):
+                yield topic
 
 
 class Ending:

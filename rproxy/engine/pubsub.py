@@ -22,7 +22,7 @@ from rproxy.engine.broadcast import Replies, merged
 from rproxy.engine.fanout import spread
 from rproxy.engine.hub import subscriber_of
 from rproxy.engine.replies import OK, encode
-from rproxy.routing.globs import matcher
+from rproxy.routing.globs import matches
 from rproxy.routing.slots import CROSS_SLOT
 from rproxy.upstream.cluster import parse_reply
 from rproxy.upstream.feed import CHANNEL, MONITOR, PATTERN, SHARD, Topic
@@ -241,9 +241,9 @@ class Query(NamedTuple):
 
 def _channels(engine: Engine, kind: int, words: Words, answers: Answers) -> list[bytes]:
     found = dict.fromkeys(name for _, names in answers for name in names)
-    match = matcher(words[0] if words else b"*")
+    pattern = words[0] if words else b"*"
     topics = engine.hub.pubsub.topics[kind]
-    own = [name for name in topics if engine.hub.crowd(kind, name) and match.fullmatch(name)]
+    own = [name for name in topics if engine.hub.crowd(kind, name) and matches(pattern, name)]
     return list(found | dict.fromkeys(own))
 
 

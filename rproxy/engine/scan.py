@@ -30,7 +30,7 @@ import hiredis
 
 from rproxy import errors
 from rproxy.engine.replies import encode
-from rproxy.routing.globs import matcher
+from rproxy.routing.globs import matches
 from rproxy.routing.slots import slot_of
 from rproxy.topology.nodes import OwnView, parse_own_view
 from rproxy.topology.slotmap import SLOTS
@@ -166,8 +166,7 @@ class Walk:
         words = (b"CLUSTER", b"GETKEYSINSLOT", b"%d" % slot, b"%d" % MOST_KEYS)
         keys: list[bytes] = _checked(await self.cluster.tell(pool, *words))
         if self.options.match is not None:
-            fits = matcher(self.options.match).fullmatch
-            keys = [key for key in keys if fits(key)]
+            keys = [key for key in keys if matches(self.options.match, key)]
         if self.options.type is None:
             return keys
         kinds = await asyncio.gather(*(self.cluster.route(slot, b"TYPE", key) for key in keys))

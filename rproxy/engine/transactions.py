@@ -17,6 +17,7 @@ is sent again only if nothing of it was written, or a server refused it.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from rproxy import errors
@@ -388,14 +389,12 @@ class Transaction(Pin):
             self.give_up_watch()
 
 
-class Ending:
+class Ending(Enum):
     """What the last request of a Transaction is."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"<Ending {self.name}>"
+    EXEC = "EXEC"
+    DISCARDED = "DISCARD"
+    WATCHED = "WATCH"
 
 
-EXEC, DISCARDED, WATCHED = Ending("EXEC"), Ending("DISCARD"), Ending("WATCH")
+EXEC, DISCARDED, WATCHED = Ending

@@ -1,0 +1,1 @@
+"""Globs: nothing for other modules to cimport. See globs.pyx."""
