@@ -51,9 +51,13 @@ class TinyNode:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._server.close()
-        for _ in range(10):  # who is being accepted takes some turns to arrive
+        # Nobody is accepted any more, and who is being accepted arrives: a server that closes
+        # meanwhile would lose that socket.
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(10):
             await asyncio.sleep(0)
+        self._server.close()
         self.hang_up()
         await asyncio.wait_for(self.deserted.wait(), 10.0)
 

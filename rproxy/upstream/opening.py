@@ -1,21 +1,24 @@
 """How a connection to a node is set up, whoever has it: a pool's link, a leased one, a feed.
 
 An Opening is one attempt. Its owner tells it when the connection is lost, so nobody waits for an
-answer that cannot come any more.
+answer that cannot come any more. Whoever needs the connection keeps trying.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from rproxy.config import Address
-from rproxy.errors import ConnectFailed, HandshakeRefused, LinkLost
+from rproxy.config import Address, Upstream
+from rproxy.errors import ConnectFailed, HandshakeRefused, LinkLost, NetworkError
 from rproxy.transport.protocol import StreamProtocol
 from rproxy.transport.sockets import connect_socket
 from rproxy.transport.stream import Stream
 from rproxy.upstream import handshake
+from rproxy.upstream.recovery import backoff
 from rproxy.upstream.sink import call
 from rproxy.wire.frames import Request
 
@@ -77,6 +80,30 @@ class Opening:
         for step in steps:
             link.send_setup(call(step.frame, check))
         await done
+
+
+async def keep_trying(
+    attempt: Callable[[], Awaitable[None]],
+    failed: Callable[[str], None],
+    is_wanted: Callable[[], bool],
+    options: Upstream,
+) -> None:
+    """Attempt to open a connection until that succeeds or nobody wants it, with back-off between;
+    `failed` hears each time what went wrong.
+    """
+    count = 0
+    while is_wanted():
+        try:
+            await asyncio.wait_for(attempt(), options.connect_timeout)
+            return
+        except TimeoutError:
+            reason = f"no answer within {options.connect_timeout:g} s"
+        except (OSError, NetworkError) as error:
+            reason = str(error)
+        count += 1
+        failed(reason)
+        delay = backoff(count, options.reconnect_delay, options.reconnect_delay_max, random.random)
+        await asyncio.sleep(delay)
 
 
 async def dial(link: Dialled, address: Address, cluster: Cluster) -> None:

@@ -10,15 +10,13 @@ are the half-open probes, and the first that succeeds opens the gate.
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import TYPE_CHECKING
 
 from rproxy.config import Address
-from rproxy.errors import NetworkError, unreachable_reply
+from rproxy.errors import unreachable_reply
 from rproxy.upstream.gate import Gate
 from rproxy.upstream.link import Link
-from rproxy.upstream.opening import Opening
-from rproxy.upstream.recovery import backoff
+from rproxy.upstream.opening import Opening, keep_trying
 from rproxy.upstream.sink import Sink
 from rproxy.wire.frames import Request
 
@@ -38,7 +36,6 @@ class Pool:
         )
         self.link: Link | None = None
         self.retired = False
-        self._attempt = 0
         self._failing_since: float | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._opening: Opening | None = None
@@ -72,23 +69,9 @@ class Pool:
             self._connecting = self.lane.loop.create_task(self._connect())
 
     async def _connect(self) -> None:
-        options = self.lane.cluster.config.upstream
         try:
-            while not self.retired:
-                try:
-                    await asyncio.wait_for(self._open(), options.connect_timeout)
-                    return
-                except TimeoutError:
-                    self._failed(f"no answer within {options.connect_timeout:g} s")
-                except (OSError, NetworkError) as error:
-                    self._failed(str(error))
-                delay = backoff(
-                    self._attempt,
-                    options.reconnect_delay,
-                    options.reconnect_delay_max,
-                    random.random,
-                )
-                await asyncio.sleep(delay)
+            options = self.lane.cluster.config.upstream
+            await keep_trying(self._open, self._failed, lambda: not self.retired, options)
         finally:
             self._connecting = None
 
@@ -103,13 +86,12 @@ class Pool:
             link.close("the connection could not be set up")
             raise
         link.open()
-        self._attempt, self._failing_since, self.gate.refusing = 0, None, None
+        self._failing_since = self.gate.refusing = None
         self.lane.probe.link_up(str(self.address), self.lane.protocol)
         self.lane.opened(self)
 
     def _failed(self, reason: str) -> None:
         now = self.lane.now()
-        self._attempt += 1
         if self._failing_since is None:
             self._failing_since = now
         if now - self._failing_since >= self.lane.cluster.config.upstream.hold_time:

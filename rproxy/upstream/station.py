@@ -13,16 +13,13 @@ to SUNSUBSCRIBE, and is one only if such a reply is due.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rproxy.config import Address
-from rproxy.errors import NetworkError
 from rproxy.upstream.feed import MONITOR, SHARD, Feed, Topic
-from rproxy.upstream.opening import Opening
-from rproxy.upstream.recovery import backoff
+from rproxy.upstream.opening import Opening, keep_trying
 from rproxy.wire.frames import pack
 
 if TYPE_CHECKING:
@@ -64,7 +61,6 @@ class Station:
         self._due: deque[tuple[bytes, Topic | None, Done]] = deque()
         self._asked_at = 0.0
         self._awaiting: list[Done] = []
-        self._attempt = 0
         self._connecting: asyncio.Task[None] | None = None
         self._opening: Opening | None = None
         self._idle_since = 0.0
@@ -148,24 +144,9 @@ class Station:
             self._connecting = self.cluster.loop.create_task(self._connect())
 
     async def _connect(self) -> None:
-        options = self.cluster.config.upstream
         try:
-            while self.topics:
-                try:
-                    await asyncio.wait_for(self._open(), options.connect_timeout)
-                    return
-                except TimeoutError:
-                    self._failed(f"no answer within {options.connect_timeout:g} s")
-                except (OSError, NetworkError) as error:
-                    self._failed(str(error))
-                await asyncio.sleep(
-                    backoff(
-                        self._attempt,
-                        options.reconnect_delay,
-                        options.reconnect_delay_max,
-                        random.random,
-                    )
-                )
+            options = self.cluster.config.upstream
+            await keep_trying(self._open, self._failed, lambda: bool(self.topics), options)
         finally:
             self._connecting = None
 
@@ -183,14 +164,13 @@ class Station:
 
     def opened(self, feed: Feed) -> None:
         """The feed is up: subscribe all that is to be subscribed here."""
-        self.feed, self.failing, self._attempt = feed, False, 0
+        self.feed, self.failing = feed, False
         self._idle_since = self.cluster.loop.time()
         self.cluster.probe.link_up(str(self.address), self.protocol)
         for topic in self.topics:
             self._begin(topic)
 
     def _failed(self, reason: str) -> None:
-        self._attempt += 1
         self.failing = True
         self.cluster.probe.link_down(str(self.address), self.protocol, reason)
         self.subscriptions.failed(self)

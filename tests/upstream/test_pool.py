@@ -226,7 +226,7 @@ class FakeDial:
 def dial(monkeypatch: pytest.MonkeyPatch) -> FakeDial:
     fake = FakeDial()
     monkeypatch.setattr("rproxy.upstream.opening.dial", fake)
-    monkeypatch.setattr("rproxy.upstream.pool.random.random", lambda: 1.0)
+    monkeypatch.setattr("rproxy.upstream.opening.random.random", lambda: 1.0)
     return fake
 
 
