@@ -147,9 +147,11 @@ def test_command_for_both_halves_waits_for_the_move(own: LocalCluster, front: Pr
         assert wire.ask(b"SMEMBERS", b"{wait}c") == b"*1\r\n$1\r\nx\r\n"
 
 
-def test_command_for_both_halves_is_given_up_in_the_end(own: LocalCluster) -> None:
+def test_command_for_both_halves_is_given_up_in_the_end(own: LocalCluster, front: Proxy) -> None:
+    slot = half_move_sets(own, front, "give up")
     with running(own, config=SHORT_HOLD) as proxy, proxy.connect() as wire:
-        slot = half_move_sets(own, proxy, "give up")
+        # What waits so shortly must not be waiting for the first link.
+        wait_until(lambda: wire.ask(b"SCARD", b"{give up}a") == b":2\r\n", PATIENCE, "a link")
         begin = time.monotonic()
         reply = wire.ask(b"SINTERSTORE", b"{give up}c", b"{give up}a", b"{give up}b")
         assert reply.startswith(b"-TRYAGAIN ")

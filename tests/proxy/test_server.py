@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import resource
@@ -186,7 +187,8 @@ def test_too_many_clients() -> None:
 
 @contextmanager
 def no_more_files() -> Iterator[None]:
-    """The process may open no further file."""
+    """The process may open no further file, and nothing that ends meanwhile closes one."""
+    gc.collect()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -204,6 +206,9 @@ def test_clients_wait_while_there_are_no_file_descriptors(monkeypatch: pytest.Mo
     async def test(scene: Scene) -> None:
         inside = await scene.call()
         assert await inside.ask("PING") == PONG
+        await scene.node.hears(b"COMMAND")  # rproxy learns what it wants to know at its start ...
+        await scene.server.cluster.mapped.wait()
+        await scene.node.deserted.wait()  # ... and has hung up
         visitor = socket.socket()
         with visitor:
             with no_more_files():
