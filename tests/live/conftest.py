@@ -39,3 +39,12 @@ def front(own: LocalCluster) -> Iterator[Proxy]:
     """A proxy in front of it."""
     with running(own) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def modern(cluster: LocalCluster) -> None:
+    """For tests of what servers have, or say so, since 7.0: skips those of older ones."""
+    about = cluster.nodes[0].call("INFO", "server").decode()
+    version = about.partition("redis_version:")[2].partition(".")[0]
+    if int(version) < 7:
+        pytest.skip("needs a server of version 7.0 or newer")

@@ -11,6 +11,9 @@ from rproxy.demo_servers import HOST, ServerGroup, call, free_port, wait_until
 from rproxy.errors import RproxyError
 from tests.live.proxies import START_LIMIT, Wire
 
+NO_COMMAND = {b"*1\r\n*-1\r\n", b"*1\r\n$-1\r\n", b"*1\r\n_\r\n"}
+"""COMMAND INFO's reply for a command that the server does not have."""
+
 OPTIONS = ("--bind", HOST, "--save", "", "--appendonly", "no", "--logfile", os.devnull)
 
 
@@ -23,6 +26,11 @@ class Plain:
     def connect(self) -> Wire:
         """A bare connection."""
         return Wire(self.port)
+
+    def knows(self, command: bytes) -> bool:
+        """Whether this version of the server has the command."""
+        with self.connect() as wire:
+            return wire.ask(b"COMMAND", b"INFO", command) not in NO_COMMAND
 
 
 @contextmanager

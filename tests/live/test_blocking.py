@@ -57,11 +57,12 @@ def test_as_a_plain_server(
     proxy: Proxy, plain: Plain, script: str, protocol: int, pipelined: bool
 ) -> None:
     found = []
+    lines = [line for line in script.split("; ") if plain.knows(said(line)[0])]
     for target in (proxy, plain):
         with target.connect() as wire:
             wire.ask(b"HELLO", b"%d" % protocol)
             wire.ask(b"DEL", *[b"{b}%c" % letter for letter in b"lmzsa"])
-            found.append(answers(wire, script.split("; "), pipelined))
+            found.append(answers(wire, lines, pipelined))
     assert found[0] == found[1]
 
 
@@ -84,6 +85,8 @@ WAITING = {
 def test_woken_as_by_a_plain_server(
     proxy: Proxy, plain: Plain, cluster: LocalCluster, command: str, protocol: int
 ) -> None:
+    if not plain.knows(said(command)[0]):
+        pytest.skip("this server does not have the command")
     found = []
     for target in (proxy, plain):
         with target.connect() as wire, target.connect() as waker:

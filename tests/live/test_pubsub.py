@@ -78,6 +78,7 @@ def hold(port: int, lines: list[str]) -> list[bytes]:
     return [frame for frame in heard if b"standalone" not in frame]
 
 
+@pytest.mark.usefixtures("modern")
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_same_conversation(proxy: Proxy, plain: Plain, name: str) -> None:
     assert hold(proxy.port, CONVERSATIONS[name]) == hold(plain.port, CONVERSATIONS[name])
@@ -118,6 +119,7 @@ def test_several_clients_are_counted_as_by_one_server(
 # -- a library --
 
 
+@pytest.mark.usefixtures("modern")
 @PROTOCOLS
 @pytest.mark.parametrize("kind", ["", "p", "s"], ids=["channel", "pattern", "shard channel"])
 def test_librarys_subscriber(proxy: Proxy, protocol: int, kind: str) -> None:
@@ -264,6 +266,7 @@ def test_patterns_at_every_master_hear_plain_messages_once(proxy: Proxy) -> None
         assert wire.ask(b"PING", b"end").endswith(b"end\r\n")
 
 
+@pytest.mark.usefixtures("modern")
 def test_clients_that_subscribe_are_listed(proxy: Proxy) -> None:
     with proxy.connect() as wire, proxy.connect() as asking:
         wire.ask(b"CLIENT", b"SETNAME", b"listed")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from rproxy.demo import LocalCluster
 from rproxy.demo_servers import NodeProcess, wait_until
 from rproxy.routing.slots import slot_of
@@ -60,6 +62,7 @@ def holder(cluster: LocalCluster, channel: str) -> NodeProcess:
     return node
 
 
+@pytest.mark.usefixtures("modern")
 def test_slot_of_a_shard_channel_moves(own: LocalCluster, front: Proxy) -> None:
     with front.connect() as wire, front.connect() as publisher:
         assert wire.ask(b"SSUBSCRIBE", b"moving").endswith(b":1\r\n")
@@ -73,6 +76,7 @@ def test_slot_of_a_shard_channel_moves(own: LocalCluster, front: Proxy) -> None:
     assert "are lost" not in front.text()
 
 
+@pytest.mark.usefixtures("modern")
 def test_slot_that_is_on_its_way(own: LocalCluster, front: Proxy) -> None:
     """Its channels stay at the old owner until the slot is given over."""
     slot = slot_of(b"half")
@@ -85,6 +89,7 @@ def test_slot_that_is_on_its_way(own: LocalCluster, front: Proxy) -> None:
         wait_for_message(publisher, wire, b"SPUBLISH", b"half", b"after")
 
 
+@pytest.mark.usefixtures("modern")
 def test_ordered_failover(own: LocalCluster, front: Proxy) -> None:
     """Of every master, one after the other, and back."""
     with front.connect() as wire, front.connect() as publisher:
@@ -131,6 +136,7 @@ def all_events(client: object, wire: Wire) -> bool:
     return counts == [1] * len(names)
 
 
+@pytest.mark.usefixtures("modern")
 def test_home_is_killed(new_cluster: ClusterMaker) -> None:
     """Plain channels go to another master at once; shard channels when a replica has taken over."""
     with (
