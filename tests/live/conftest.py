@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +22,15 @@ def proxy(cluster: LocalCluster) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="session")
-def plain(cluster: LocalCluster) -> Iterator[Plain]:
+def program(cluster: LocalCluster) -> Path:
+    """The server that the shared cluster's nodes run."""
+    return cluster.server or find_server()
+
+
+@pytest.fixture(scope="session")
+def plain(program: Path) -> Iterator[Plain]:
     """A plain server of the same version: the judge."""
-    with plain_server(cluster.server or find_server()) as shared:
+    with plain_server(program) as shared:
         yield shared
 
 

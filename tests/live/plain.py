@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rproxy.demo_servers import HOST, ServerGroup, call, free_port, wait_until
+from rproxy.demo_servers import (
+    HOST,
+    ServerGroup,
+    call,
+    free_port,
+    server_version,
+    wait_until,
+)
 from rproxy.errors import RproxyError
 from tests.live.proxies import START_LIMIT, Wire
 
@@ -20,8 +27,10 @@ OPTIONS = ("--bind", HOST, "--save", "", "--appendonly", "no", "--logfile", os.d
 class Plain:
     """A server without a cluster."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, modern: bool) -> None:
         self.port = port
+        self.modern = modern
+        """Whether its version is 7.0 or newer."""
 
     def connect(self) -> Wire:
         """A bare connection."""
@@ -33,6 +42,11 @@ class Plain:
             return wire.ask(b"COMMAND", b"INFO", command) not in NO_COMMAND
 
 
+def is_modern(program: Path) -> bool:
+    """Whether the server's version is 7.0 or newer."""
+    return not server_version(program).startswith(("5.", "6."))
+
+
 @contextmanager
 def plain_server(program: Path, *options: str) -> Iterator[Plain]:
     """A running server, ended with the block."""
@@ -41,7 +55,7 @@ def plain_server(program: Path, *options: str) -> Iterator[Plain]:
         port = free_port()
         group.spawn([str(program), "--port", str(port), *OPTIONS, *options], group.directory)
         wait_until(lambda: _answers(port), START_LIMIT, "the plain server to answer")
-        yield Plain(port)
+        yield Plain(port, modern=is_modern(program))
     finally:
         group.close()
 

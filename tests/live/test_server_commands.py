@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ import redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from rproxy.demo import LocalCluster
-from rproxy.demo_servers import HOST, find_server, server_version
+from rproxy.demo_servers import HOST
 from tests.conftest import ClusterMaker
-from tests.live.plain import Plain, plain_server
+from tests.live.plain import Plain, is_modern, plain_server
 from tests.live.proxies import Proxy, running
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3], ids=["RESP2", "RESP3"])
@@ -159,16 +160,15 @@ def test_administration_is_refused(proxy: Proxy, words: str) -> None:
         client.execute_command(*words.split())
 
 
-def debug_options() -> list[str]:
+def debug_options(server: Path) -> list[str]:
     """What lets a server take DEBUG: it always did before 7.0."""
-    old = server_version(find_server()).startswith(("5.", "6."))
-    return [] if old else ["--enable-debug-command", "yes"]
+    return ["--enable-debug-command", "yes"] if is_modern(server) else []
 
 
 @pytest.fixture(scope="module")
-def open_cluster(new_cluster: ClusterMaker) -> Iterator[LocalCluster]:
+def open_cluster(new_cluster: ClusterMaker, program: Path) -> Iterator[LocalCluster]:
     """Nodes that take DEBUG."""
-    words = debug_options()
+    words = debug_options(program)
     options = {words[0].removeprefix("--"): words[1]} if words else {}
     with new_cluster(masters=3, replicas=0, options=options) as started:
         yield started
@@ -212,7 +212,7 @@ def test_replication_and_databases_as_a_server_of_a_cluster(admin: Proxy) -> Non
                 client.execute_command(*words.split())
 
 
-def test_the_digest_is_the_one_of_a_single_server(admin: Proxy) -> None:
+def test_the_digest_is_the_one_of_a_single_server(admin: Proxy, program: Path) -> None:
     def fill(client: Any, count: int) -> bytes:
         client.flushall()
         for number in range(count):
@@ -221,7 +221,7 @@ def test_the_digest_is_the_one_of_a_single_server(admin: Proxy) -> None:
         return bytes(client.execute_command("DEBUG", "DIGEST"))
 
     with (
-        plain_server(find_server(), *debug_options()) as plain,
+        plain_server(program, *debug_options(program)) as plain,
         client_of(plain) as one,
         admin.client() as other,
     ):

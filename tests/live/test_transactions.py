@@ -38,6 +38,11 @@ def answers(wire: Wire, lines: list[str], pipelined: bool) -> list[bytes]:
     return [wire.ask(*said(line)) for line in lines]
 
 
+def same_words(lines: list[str], plain: Plain) -> list[str]:
+    """Without the unknown command, where an old server has other words for it than the proxy."""
+    return [line for line in lines if plain.modern or not line.startswith("NOSUCH")]
+
+
 SCRIPTS = [
     "MULTI; SET {t}a 1; INCR {t}a; GET {t}b; EXEC",
     "SET {t}a 5; MULTI; INCR {t}a; EXEC; GET {t}a; MULTI; INCR {t}a; EXEC; GET {t}a",
@@ -73,7 +78,7 @@ SCRIPTS = [
 def test_as_a_plain_server(
     proxy: Proxy, plain: Plain, script: str, protocol: int, pipelined: bool
 ) -> None:
-    lines = script.split("; ")
+    lines = same_words(script.split("; "), plain)
     found = []
     for target in (proxy, plain):
         with target.connect() as wire:
@@ -83,10 +88,11 @@ def test_as_a_plain_server(
     assert found[0] == found[1]
 
 
+# Servers before 7.0 wait for ever where a timeout is below two milliseconds.
 KINDS = [
     "MULTI", "MULTI", "EXEC", "EXEC", "DISCARD", "WATCH {t}a", "WATCH {t}b", "UNWATCH", "PING",
     "SET {t}a 1", "INCR {t}a", "GET {t}a", "APPEND {t}b x", "MGET {t}a {t}b", "LPUSH {t}a 1",
-    "GET", "NOSUCH", "ECHO x", "BLPOP {t}l 0.001", "RPUSH {t}l 1",
+    "GET", "NOSUCH", "ECHO x", "BLPOP {t}l 0.002", "RPUSH {t}l 1",
 ]  # fmt: skip
 
 
@@ -95,15 +101,15 @@ KINDS = [
 def test_random_conversations(proxy: Proxy, plain: Plain, protocol: int, seed: int) -> None:
     """Any commands in any order, in pipelines of any length: the same replies."""
     dice = random.Random(seed)
-    lines = [dice.choice(KINDS) for _ in range(120)]
-    cuts = sorted(dice.sample(range(120), 20))
+    lines = same_words([dice.choice(KINDS) for _ in range(120)], plain)
+    cuts = sorted(dice.sample(range(len(lines)), 20))
     found: list[list[bytes]] = []
     for target in (proxy, plain):
         with target.connect() as wire:
             wire.ask(b"HELLO", b"%d" % protocol)
             wire.ask(b"DEL", b"{t}a", b"{t}b", b"{t}l")
             replies: list[bytes] = []
-            for begin, end in zip([0, *cuts], [*cuts, 120], strict=True):
+            for begin, end in zip([0, *cuts], [*cuts, len(lines)], strict=True):
                 replies += answers(wire, lines[begin:end], True)
             found.append(replies)
     assert list(zip(lines, found[0], strict=True)) == list(zip(lines, found[1], strict=True))
