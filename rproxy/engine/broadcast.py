@@ -149,7 +149,7 @@ def _every(replies: Replies, protocol: int) -> bytes:
     return encode([min(column) for column in zip(*map(parse_reply, replies), strict=True)])
 
 
-def _joined(replies: Replies, protocol: int) -> bytes:
+def joined(replies: Replies, protocol: int) -> bytes:
     """Arrays, one after the other. Their elements are not looked at."""
     heads, bodies = zip(*(raw.split(b"\r\n", 1) for raw in replies), strict=True)
     if {head[:1] for head in heads} - {b"*", b"~"}:
@@ -187,7 +187,6 @@ URGENT = frozenset({"script|kill", "function|kill"})
 """Commands that end what others wait for: behind them they would come too late."""
 
 RULES: dict[str, Rule] = {
-    "keys": _joined,
     "function|stats": _running,
     "acl|log": merging.acl_log,
     "latency|doctor": merging.texts,

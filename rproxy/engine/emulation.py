@@ -131,7 +131,7 @@ def cluster(engine: Engine, session: Session, request: Request) -> None:
     """Answer CLUSTER and its subcommands."""
     argv, name = request.argv(), request.spec.name
     if name == "cluster|keyslot":
-        session.answer(encode(slot_of(argv[2])), request)
+        session.answer(encode(slot_of(engine.pins.to_server(argv[2]))), request)
     elif not engine.config.cluster_emulation:
         session.answer(DISABLED, request)
     elif name in TOLD:

@@ -29,6 +29,7 @@ from rproxy.errors import NetworkError, uncovered_reply
 from rproxy.probe import Probe
 from rproxy.routing.access import Access
 from rproxy.routing.commands import built_in, merge
+from rproxy.routing.pins import Pins
 from rproxy.routing.specs import CommandSpec
 from rproxy.transport.bus import Bus
 from rproxy.transport.stream import Tick
@@ -61,13 +62,15 @@ class Engine:
         self.server_version = "7.0.0"
         self.started = time.monotonic()
         self.access = Access(config.deny, config.rename)
+        self.pins = Pins((prefix, rule.tag) for rule in config.pin for prefix in rule.prefixes)
         self.pause = Pause(self)
         self.genuine = self.meant = built_in()
         """The servers' command table; `meant` has marks, `shared.commands` also new names."""
         self.shared = Shared(tick, self.meant, self.dispatch, cluster.table(2), cluster.table(3))
+        self.shared.pins = self.pins if self.pins.pairs else None
         self.use_table()
         self._set_limits()
-        self.hub = Hub(config, cluster, tick)
+        self.hub = Hub(config, cluster, tick, self.pins)
         self._unknown: dict[bytes, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -171,6 +174,7 @@ class Engine:
             if len(self._unknown) >= UNKNOWN_KEPT:
                 self._unknown.clear()
             self._unknown[name] = time.monotonic() + UNKNOWN_SECONDS
+        session.pin_keys(request)
         self.resume(session, request)
 
     # -- the slot map --

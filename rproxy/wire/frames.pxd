@@ -18,6 +18,7 @@ cdef enum RequestFlag:
     MUTED = 64             # the client asked for no reply (CLIENT REPLY)
     SEVERAL = 128          # a whole transaction in one: several replies belong to it
     KNOWN = 256            # its reply was given already: it is sent again for its effect alone
+    PINNED = 512           # its reply may hold keys under the servers' names
 
 
 cdef struct Span:

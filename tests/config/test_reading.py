@@ -132,7 +132,7 @@ def test_a_config_reaches_another_process() -> None:
             "[clients]\noutput_limit = -1",
             "line 3: clients.output_limit: must be 0 or more, and finite",
         ),
-        ("listen = 'x'", "line 2: listen: expected a list of texts"),
+        ("listen = 'x'", "line 2: listen: expected a list"),
         (
             "listen = []",
             'line 2: listen: name at least one address, such as listen = ["127.0.0.1:6380"]',
