@@ -214,20 +214,23 @@ class PinRule(NamedTuple):
 
 
 def parse_pin(table: object) -> PinRule:
-    """What `{ prefix = "arq:" }` means, or several prefixes with one tag; raises ValueError."""
+    """What `{ prefix = "arq:" }` means, or several prefixes with one tag; raises ValueError.
+
+    The empty prefix stands for all keys that no other prefix fits; its tag has to be named.
+    """
     if not isinstance(table, dict) or not table.keys() <= {"prefix", "tag"}:
-        raise ValueError('expected [[pin]] tables with a "prefix", perhaps a list, and a "tag"')
+        raise ValueError("expected [[pin]] tables with a prefix and perhaps a tag")
     found = table.get("prefix")
     prefixes = [_word(word) for word in (found if isinstance(found, list) else [found])]
-    if not prefixes:
-        raise ValueError("name at least one prefix")
-    tag = _word(table["tag"]) if "tag" in table else prefixes[0]
+    tag = _word(table["tag"]) if "tag" in table else b"".join(prefixes[:1])
+    if not prefixes or not tag:
+        raise ValueError("name at least one prefix, and a tag where the first prefix is empty")
     if b"}" in tag:
         raise ValueError("a hash tag ends at the first }: name one without it, such as tag = 'a'")
     return PinRule(tuple(prefixes), tag)
 
 
 def _word(value: object) -> bytes:
-    if not isinstance(value, str) or not value:
-        raise ValueError('prefix and tag are texts of one character at least: prefix = "arq:"')
+    if not isinstance(value, str):
+        raise ValueError('prefix and tag are texts: prefix = "arq:"')
     return value.encode()

@@ -17,6 +17,7 @@ cdef class Pins:
     cdef Rule *_rules              # as many as pairs, in their order
     cdef int _count
     cdef bint[256] _firsts         # first bytes of prefixes
+    cdef bint _all                 # the empty prefix is pinned: every key is
     cdef Py_ssize_t _growth        # bytes by which a key can grow, with its head
     cdef Rule **_of                # scratch: the rule of each argument, or NULL
     cdef Py_ssize_t _room          # entries of _of

@@ -12,7 +12,7 @@ reply the keys are. Errors may quote a key anywhere.
 
 Rules. What is no key is never changed: values, fields and channels may look like one. Only a script's reply is looked
 at whole, as nobody knows what in it is a key. A client that writes a tag itself (`{arq:}arq:job:1`) means the same key.
-The longest prefix counts. Patterns for keys match what clients call them: see `pattern`.
+The longest prefix counts; the empty one stands for all other keys. Patterns for keys match what clients call them: see `pattern`.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -68,13 +68,15 @@ cdef class Pins:
         if self._rules == NULL:
             raise MemoryError
         for i, (prefix, tag) in enumerate(self.pairs):
-            if not prefix or not tag or b"}" in tag:
+            if not tag or b"}" in tag:
                 raise ValueError(f"cannot pin {prefix!r} to the tag {tag!r}")
             mark = b"{%b}" % tag
             self._kept += (prefix, mark)
             self._rules[i] = Rule(
                 PyBytes_AS_STRING(prefix), len(prefix), PyBytes_AS_STRING(mark), len(mark))
-            self._firsts[<unsigned char>prefix[0]] = True
+            if prefix:
+                self._firsts[<unsigned char>prefix[0]] = True
+            self._all = self._all or not prefix
             self._growth = max(self._growth, len(mark) + HEAD_ROOM)
 
     def __dealloc__(self):
@@ -84,7 +86,7 @@ cdef class Pins:
     cdef Rule *_rule(self, const char *key, Py_ssize_t size) noexcept:
         """The rule for a client's key, or NULL."""
         cdef int i
-        if size == 0 or not self._firsts[<unsigned char>key[0]]:
+        if not self._all and (size == 0 or not self._firsts[<unsigned char>key[0]]):
             return NULL
         for i in range(self._count):
             if self._rules[i].size <= size and memcmp(key, self._rules[i].prefix, self._rules[i].size) == 0:

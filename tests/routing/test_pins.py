@@ -62,7 +62,7 @@ def test_names(key: bytes, name: bytes) -> None:
 
 
 def test_what_cannot_be_pinned() -> None:
-    for prefix, tag in ((b"", b"t"), (b"p", b""), (b"p", b"a}b")):
+    for prefix, tag in ((b"p", b""), (b"p", b"a}b")):
         with pytest.raises(ValueError, match="cannot pin"):
             Pins([(prefix, tag)])
 
@@ -251,6 +251,16 @@ def test_patterns_find_what_clients_mean(keys: list[bytes], pattern: bytes) -> N
     assert sorted(found) == sorted(
         key for key in map(PINS.to_client, names) if matches(pattern, key)
     )
+
+
+def test_the_empty_prefix_stands_for_all_other_keys() -> None:
+    pins = Pins([(b"", b"all"), (b"arq:", b"arq")])
+    for key, name in ((b"", b"{all}"), (b"x", b"{all}x"), (b"arq:", b"{arq}arq:")):
+        assert pins.to_server(key) == name
+        assert pins.to_client(name) == key
+    assert pins.pattern(b"*") == (b"*", False)
+    assert pins.pattern(b"x*") == (b"{all}x*", False)
+    assert pins.channel_to_server(b"__keyspace@0__:*") == b"__keyspace@0__:{all}*"
 
 
 def test_a_pattern_of_one_prefix_is_the_servers_work() -> None:
