@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import hiredis
@@ -14,6 +13,7 @@ from rproxy.engine.broadcast import Replies, joined, to_masters
 from rproxy.engine.replies import encode
 from rproxy.engine.scan import scan
 from rproxy.engine.stepwise import stepwise
+from rproxy.engine.ways import MASTERS, Way
 from rproxy.upstream.cluster import parse_reply
 from rproxy.wire.frames import Request, pack
 
@@ -60,9 +60,9 @@ def _keys(engine: Engine, session: Session, request: Request) -> None:
     to_masters(engine, session, request, found if engine.pins.pairs else joined)
 
 
-KEYSPACE: dict[str, Callable[[Engine, Session, Request], None]] = {
-    "keys": _keys,
-    "randomkey": stepwise(_randomkey),
-    "scan": stepwise(_scan),
+KEYSPACE = {
+    "keys": Way(MASTERS, _keys),
+    "randomkey": Way(MASTERS, stepwise(_randomkey)),
+    "scan": Way(MASTERS, stepwise(_scan)),
 }
-"""Command -> what takes a request for it."""
+"""Command -> its Way."""

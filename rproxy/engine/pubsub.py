@@ -22,6 +22,8 @@ from rproxy.engine.broadcast import Replies, merged
 from rproxy.engine.fanout import spread
 from rproxy.engine.hub import subscriber_of
 from rproxy.engine.replies import OK, encode
+from rproxy.engine.ways import CONFINED as CONFINEMENT
+from rproxy.engine.ways import HERE, Way, refusal
 from rproxy.routing.globs import matches
 from rproxy.routing.slots import CROSS_SLOT
 from rproxy.upstream.cluster import parse_reply
@@ -40,21 +42,19 @@ KEYSPACE = frozenset({"write", "readonly", "may_replicate"})
 """Flags of commands that a client under MONITOR may not send."""
 
 
-def confined(engine: Engine, session: Session, request: Request) -> bool:
-    """Whether a command was answered that subscribers of RESP2, or monitors, may not send."""
+def confined(engine: Engine, session: Session, request: Request) -> Way | None:
+    """The Way of a command that subscribers of RESP2, or monitors, may not send."""
     spec = request.spec
     if session.is_monitor and spec.server_flags & KEYSPACE:
-        session.answer(errors.MONITOR_ONLY, request)
-    elif not session.is_confined or spec.name in CONFINED:
-        return False
-    elif spec.name == "ping":
-        _pong(session, request)
-    else:
-        session.answer(errors.subscriber_only_reply(spec.name), request)
-    return True
+        return refusal(CONFINEMENT, errors.MONITOR_ONLY)
+    if not session.is_confined or spec.name in CONFINED:
+        return None
+    if spec.name == "ping":
+        return Way(HERE, _pong)
+    return refusal(CONFINEMENT, errors.subscriber_only_reply(spec.name))
 
 
-def _pong(session: Session, request: Request) -> None:
+def _pong(engine: Engine, session: Session, request: Request) -> None:
     words = request.argv()
     reply = errors.wrong_arity_reply("ping") if len(words) > 2 else encode([b"pong", *words[1:]])
     session.answer(encode([b"pong", b""]) if len(words) == 1 else reply, request)
@@ -310,15 +310,6 @@ def _query(engine: Engine, session: Session, request: Request) -> None:
     protocol = session.protocol
     session.enter(request)
     spread(request, pools, lambda replies: merged(replies, names, merge, protocol))
-
-
-def pubsub(engine: Engine, session: Session, request: Request) -> bool:
-    """Whether the command is one of Pub/Sub, which is seen to then."""
-    act = COMMANDS.get(request.spec.name)
-    if act is None:
-        return False
-    act(engine, session, request)
-    return True
 
 
 COMMANDS: dict[str, Callable[[Engine, Session, Request], None]] = {

@@ -15,6 +15,7 @@ from rproxy import errors
 from rproxy.engine.everywhere import forget_scripts
 from rproxy.engine.replies import encode
 from rproxy.engine.stepwise import stepwise
+from rproxy.engine.ways import MASTERS, Way
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -52,5 +53,5 @@ async def _exists(engine: Engine, argv: list[bytes], protocol: int) -> bytes:
     return encode(found)
 
 
-SCRIPTING = {"script|exists": stepwise(_exists)}
-"""Command -> what takes a request for it."""
+SCRIPTING = {"script|exists": Way(MASTERS, stepwise(_exists))}
+"""Command -> its Way."""
