@@ -2,11 +2,11 @@
 
 A request climbs down the rungs until one knows its Way: an attack? -> renamed? -> paused? ->
 queued by MULTI? -> unknown? -> malformed? -> locked out? -> denied? -> forbidden to a subscriber?
--> served nowhere? -> answered here? -> administration? -> a transaction's? -> blocking? ->
-Pub/Sub? -> split? -> for every master? -> one slot. A rung judges, and changes nothing but the
-request that it is shown; the Way that is found then takes the request (ways.py). So PROXY EXPLAIN
-asks the same rungs. Rungs that need no more than the command also answer in general, for PROXY
-COMMANDS.
+-> served nowhere? -> answered here? -> administration? -> keys that are not together? -> a
+transaction's? -> blocking? -> Pub/Sub? -> split? -> for every master? -> one slot. A rung judges,
+and changes nothing but the request that it is shown; the Way that is found then takes the request
+(ways.py). So PROXY EXPLAIN asks the same rungs. Rungs that need no more than the command also
+answer in general, for PROXY COMMANDS.
 
 What a command is comes from the command table (rproxy/routing), never from its name; names stand
 only in tables, next to what is done for them. A command that rproxy does not serve is answered with
@@ -55,6 +55,13 @@ ADMIN = frozenset({"admin"})
 
 CHOOSERS: dict[str, General] = {"cluster": cluster, **WAITS}
 """Commands whose Way hangs on the configuration, or on what the servers are."""
+
+
+TOGETHER: dict[str, Callable[[Session], int]] = {
+    "ssubscribe": lambda session: -1,
+    "watch": multi.watched_slot,
+}
+"""Commands on other links whose keys share a slot -> the one that it has to be, or -1."""
 
 
 class Rung(NamedTuple):
@@ -198,6 +205,15 @@ def _of_table(table: dict[str, Way]) -> Rung:
     return of_command(lambda engine, spec: table.get(spec.name))
 
 
+def _together(engine: Engine, session: Session, request: Request) -> Way | None:
+    """Keys or channels that have to share one slot, and do not."""
+    slot_before = TOGETHER.get(request.spec.name)
+    if slot_before is None:
+        return None
+    slot, before = session.assign(request), slot_before(session)
+    return SEVERAL_SLOTS if slot == CROSS_SLOT or before not in (-1, slot) else None
+
+
 def _blocking(engine: Engine, session: Session, request: Request) -> Way | None:
     """A command that may wait, if it names its keys rightly: else a node says what is wrong."""
     if "blocking" in request.spec.server_flags and may_wait(request):
@@ -293,6 +309,7 @@ LADDER: tuple[Rung, ...] = (
     of_command(_chosen),
     of_command(_answered_here),
     of_command(_administration),
+    Rung(_together),
     _of_table(TRANSACTIONS),
     Rung(_blocking, _often_blocking),
     _of_table(SUBSCRIBING),

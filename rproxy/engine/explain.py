@@ -148,7 +148,7 @@ def _treated(way: Way) -> About:
     """The Way in words."""
     about: About = {"treatment": way.name, "how": HOW[way.name]}
     if way.error:
-        about["error"] = way.error.strip()[1:]
+        about["error"] = way.error[1:].removesuffix(b"\r\n")
     if way.name in INSTEAD:
         about["instead"] = INSTEAD[way.name]
     return about

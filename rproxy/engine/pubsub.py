@@ -25,7 +25,6 @@ from rproxy.engine.replies import OK, encode
 from rproxy.engine.ways import CONFINED as CONFINEMENT
 from rproxy.engine.ways import HERE, Way, refusal
 from rproxy.routing.globs import matches
-from rproxy.routing.slots import CROSS_SLOT
 from rproxy.upstream.cluster import parse_reply
 from rproxy.upstream.feed import CHANNEL, MONITOR, PATTERN, SHARD, Topic
 from rproxy.upstream.sink import answer, call
@@ -64,10 +63,6 @@ def _pong(engine: Engine, session: Session, request: Request) -> None:
 
 
 def _subscribe(kind: int, engine: Engine, session: Session, request: Request) -> None:
-    if kind == SHARD and session.assign(request) == CROSS_SLOT:
-        session.answer(errors.CROSS_SLOT, request)
-        return
-
     def begin(session: Session) -> None:
         _begin(kind, engine, session, request)
 
