@@ -6,9 +6,6 @@ The keys b, c and a belong to the nodes 0, 1 and 2.
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterator
-from itertools import cycle, islice
 from typing import Any
 
 import pytest
@@ -18,7 +15,6 @@ from rproxy.engine import ways
 from rproxy.engine.broadcast import POLICIES
 from rproxy.engine.explain import HOW, INSTEAD, KEY_SHOWN, MERGED, MOST_SHOWN, MOST_WORDS
 from rproxy.routing.slots import slot_of
-from rproxy.routing.specs import CommandSpec, CommandTable
 from rproxy.routing.split import cut_request
 from rproxy.topology.slotmap import SlotMap
 from rproxy.upstream.cluster import parse_reply
