@@ -2,11 +2,11 @@
 
 A request climbs down the rungs until one knows its Way: an attack? -> renamed? -> paused? ->
 queued by MULTI? -> unknown? -> malformed? -> locked out? -> denied? -> forbidden to a subscriber?
--> served nowhere? -> answered here? -> administration? -> keys that are not together? -> a
-transaction's? -> blocking? -> Pub/Sub? -> split? -> for every master? -> one slot. A rung judges,
-and changes nothing but the request that it is shown; the Way that is found then takes the request
-(ways.py). So PROXY EXPLAIN asks the same rungs. Rungs that need no more than the command also
-answer in general, for PROXY COMMANDS.
+-> answered here? -> administration? -> keys that are not together? -> a transaction's? ->
+blocking? -> Pub/Sub? -> split? -> for every master? -> one slot. A rung judges, and changes nothing
+but the request that it is shown; the Way that is found then takes the request (ways.py). So PROXY
+EXPLAIN asks the same rungs. Rungs that need no more than the command also answer in general, for
+PROXY COMMANDS.
 
 What a command is comes from the command table (rproxy/routing), never from its name; names stand
 only in tables, next to what is done for them. A command that rproxy does not serve is answered with
@@ -84,8 +84,8 @@ def dispatch(engine: Engine, session: Session, request: Request) -> None:
 
 def judge(engine: Engine, session: Session, request: Request) -> Way:
     """What is to become of the request; nothing happens yet."""
-    for rung in LADDER:
-        way = rung.judge(engine, session, request)
+    for ask in JUDGES:
+        way = ask(engine, session, request)
         if way is not None:
             return way
     raise AssertionError("the last rung knows a way for every request")
@@ -176,19 +176,12 @@ def _denied(engine: Engine, spec: CommandSpec) -> Way | None:
     return refusal(ways.DENIED, errors.denied_reply(spec.name))
 
 
-def _nowhere(engine: Engine, spec: CommandSpec) -> Way | None:
-    """Commands that nobody can stand for, whatever the configuration says."""
-    return unserved(spec.name, NOWHERE[spec.name]) if spec.name in NOWHERE else None
-
-
-def _chosen(engine: Engine, spec: CommandSpec) -> Way | None:
-    choose = CHOOSERS.get(root(spec))
-    return None if choose is None else choose(engine, spec)
-
-
-def _answered_here(engine: Engine, spec: CommandSpec) -> Way | None:
-    """State of the client or of rproxy: see local.py."""
-    return OWN_ANSWERS.get(spec.name) or OWN_ANSWERS.get(root(spec))
+def _alone(engine: Engine, spec: CommandSpec) -> Way | None:
+    """What no node is needed for: state of the client or of rproxy (local.py), or no way at all."""
+    way = ALONE.get(spec.name) or ALONE.get(root(spec))
+    if way is None and (choose := CHOOSERS.get(root(spec))) is not None:
+        return choose(engine, spec)
+    return way
 
 
 def _administration(engine: Engine, spec: CommandSpec) -> Way | None:
@@ -283,8 +276,12 @@ BLOCKED = Way(ways.BLOCKING, block)
 EVERYWHERE = Way(ways.MASTERS, _mapped(broadcast))
 SEVERAL_SLOTS = refusal(ways.CROSS, errors.CROSS_SLOT)
 
-OWN_ANSWERS = {**LOCAL, "proxy": Way(ways.HERE, proxy)}
-"""What rproxy answers itself."""
+ALONE = {
+    **LOCAL,
+    **{name: unserved(name, why) for name, why in NOWHERE.items()},
+    "proxy": Way(ways.HERE, proxy),
+}
+"""What rproxy answers itself, or does not serve whatever its configuration says."""
 
 OWN_WAYS = {
     name: Way(way.name, _mapped(way.take))
@@ -305,9 +302,7 @@ LADDER: tuple[Rung, ...] = (
     Rung(_locked_out),
     of_command(_denied),
     Rung(pubsub.confined),
-    of_command(_nowhere),
-    of_command(_chosen),
-    of_command(_answered_here),
+    of_command(_alone),
     of_command(_administration),
     Rung(_together),
     _of_table(TRANSACTIONS),
@@ -317,3 +312,5 @@ LADDER: tuple[Rung, ...] = (
     Rung(_spread, _always_spread),
     Rung(_one_slot, _mostly_one_slot),
 )
+
+JUDGES = tuple(rung.judge for rung in LADDER)
