@@ -150,6 +150,13 @@ def reply(text: str | bytes) -> bytes:
 
 
 CROSS_SLOT = reply("CROSSSLOT Keys in request don't hash to the same slot")
+TAIL_TOO_LONG = reply(
+    "ERR the last argument is too long to be sent with every piece; nothing was executed"
+)
+NO_PLACES = reply(
+    "ERR rproxy cannot tell which arguments are keys, and some may be pinned; nothing was executed"
+)
+SCATTERED_KEYS = reply("ERR keys at too many places of one command; nothing was executed")
 NESTED_MULTI = reply("ERR MULTI calls can not be nested")
 WATCH_INSIDE = reply("ERR WATCH inside MULTI is not allowed")
 EXEC_OUTSIDE = reply("ERR EXEC without MULTI")
@@ -196,6 +203,11 @@ def uncovered_reply() -> bytes:
 def unreachable_reply(node: str) -> bytes:
     """The slot's owner could not be reached for as long as commands may wait."""
     return reply(f"CLUSTERDOWN {node} cannot be reached; the command was not executed")
+
+
+def keys_untold_reply(error: str) -> bytes:
+    """Servers were asked where a command's keys are, in vain; `error` is what they said."""
+    return reply(f"{error} (asked where the command's keys are; it was not executed)")
 
 
 def overfull_reply(node: str) -> bytes:

@@ -112,6 +112,7 @@ class FakeCluster:
         }
         self.lane = self.lanes[2]
         self.known: dict[bytes, Any] = {}
+        self.getkeys: Callable[[list[bytes]], Any] = lambda words: []
         self.asked: list[tuple[Any, ...]] = []
         for lane in self.lanes.values():
             for address, (first, last) in zip(NODES, SPANS, strict=True):
@@ -182,6 +183,11 @@ class FakeCluster:
         request.target = pool
         pool.sink.take(request)
         return parse_reply(await reply)
+
+    async def inquire(self, *words: bytes) -> Any:
+        """What `getkeys` says of a COMMAND GETKEYS' arguments."""
+        self.asked.append(words)
+        return self.getkeys(list(words[2:]))
 
     def table(self, protocol: int) -> LinkTable:
         return self.lanes[protocol].table

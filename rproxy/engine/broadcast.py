@@ -83,7 +83,15 @@ def _spread_apart(
 
 def rule_for(spec: CommandSpec) -> Rule | None:
     """How the replies to a command for all masters become one, or None where nothing says how."""
-    return RULES.get(spec.name) or POLICIES.get(policy_of(spec))
+    return RULES.get(spec.name) or POLICIES.get(policy_of(spec)) or _untold_rule(spec)
+
+
+def _untold_rule(spec: CommandSpec) -> Rule | None:
+    """What Redis tells clients to do with replies of all nodes where a command has no keys and its
+    servers no response policy: they are packed into one.
+    """
+    is_bare = not policy_of(spec) and not spec.is_keyed
+    return joined if is_bare and spec.request_policy in ("all_shards", "all_nodes") else None
 
 
 def policy_of(spec: CommandSpec) -> str:
@@ -147,9 +155,15 @@ def _number(raw: bytes) -> int:
     return int(raw[1:])
 
 
-def _every(replies: Replies, protocol: int) -> bytes:
-    """Arrays of 0 and 1: 1 where all nodes say so."""
-    return encode([min(column) for column in zip(*map(parse_reply, replies), strict=True)])
+def _by_place(choose: Callable[..., int]) -> Rule:
+    """Integers, or arrays of them: of those in one place the chosen one."""
+
+    def merge(replies: Replies, protocol: int) -> bytes:
+        if all(raw[:1] == b":" for raw in replies):
+            return encode(choose(map(_number, replies)))
+        return encode([choose(column) for column in zip(*map(parse_reply, replies), strict=True)])
+
+    return merge
 
 
 def joined(replies: Replies, protocol: int) -> bytes:
@@ -177,7 +191,9 @@ def _running(replies: Replies, protocol: int) -> bytes:
 POLICIES: dict[str, Rule] = {
     "agg_sum": _sum,
     "agg_min": _least,
-    "agg_logical_and": _every,
+    "agg_max": merging.greatest,
+    "agg_logical_and": _by_place(min),
+    "agg_logical_or": _by_place(max),
     "all_succeeded": merging.first,
     "one_succeeded": merging.first,
 }

@@ -3,7 +3,7 @@
 A request climbs down the rungs until one knows its Way: an attack? -> renamed? -> paused? ->
 queued by MULTI? -> unknown? -> malformed? -> locked out? -> denied? -> forbidden to a subscriber?
 -> answered here? -> administration? -> keys that are not together? -> a transaction's? ->
-blocking? -> Pub/Sub? -> split? -> for every master? -> one slot. A rung judges, and changes nothing
+blocking? -> Pub/Sub? -> split? -> for every master? -> hidden keys? -> one slot. A rung judges, and changes nothing
 but the request that it is shown; the Way that is found then takes the request (ways.py). So PROXY
 EXPLAIN asks the same rungs. Rungs that need no more than the command also answer in general, for
 PROXY COMMANDS.
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rproxy import errors
 from rproxy.engine import multi, pubsub, ways
 from rproxy.engine.acknowledged import WAITS
+from rproxy.engine.asked import ASK
 from rproxy.engine.blocking import block, may_wait
 from rproxy.engine.broadcast import broadcast, rule_for
 from rproxy.engine.emulation import cluster
@@ -35,7 +36,7 @@ from rproxy.engine.ways import Take, Way, refusal, unserved
 from rproxy.routing import access
 from rproxy.routing.arity import arity_error
 from rproxy.routing.slots import CROSS_SLOT
-from rproxy.routing.specs import CommandFlag, CommandSpec
+from rproxy.routing.specs import CommandFlag, CommandSpec, KeyRule
 from rproxy.wire.frames import Request, pack
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ ATTACKS = {b"post", b"host:"}
 """First words of HTTP requests, sent by a browser that someone has lured here: Redis closes at
 once, so do we.
 """
+
+NO_MERGING = (
+    "it concerns every node, and servers do not tell how their replies become one (command tips): "
+    "ask each node"
+)
+MAY_WAIT = "it may wait, and servers do not tell where its keys are"
 
 ADMIN = frozenset({"admin"})
 """Flags of commands that change or stop servers."""
@@ -241,7 +248,14 @@ def _always_spread(engine: Engine, spec: CommandSpec) -> Way | None:
         return own
     if not spec.request_policy and spec.name not in UNTOLD_POLICIES:
         return None
-    return unserved(spec.name, "it concerns every node") if rule_for(spec) is None else EVERYWHERE
+    return unserved(spec.name, NO_MERGING) if rule_for(spec) is None else EVERYWHERE
+
+
+def _hidden(engine: Engine, spec: CommandSpec) -> Way | None:
+    """Keys that only a server can find."""
+    if spec.rule != KeyRule.HIDDEN:
+        return None
+    return unserved(spec.name, MAY_WAIT) if "blocking" in spec.server_flags else ASK
 
 
 def _one_slot(engine: Engine, session: Session, request: Request) -> Way:
@@ -310,6 +324,7 @@ LADDER: tuple[Rung, ...] = (
     _of_table(SUBSCRIBING),
     Rung(_split, _often_split),
     Rung(_spread, _always_spread),
+    of_command(_hidden),
     Rung(_one_slot, _mostly_one_slot),
 )
 

@@ -181,8 +181,9 @@ class Engine:
         """Ask the servers of a name that the table lacks: what it means, or None."""
         try:
             (found,) = await self.cluster.ask(("COMMAND", "INFO", name))
-            if not isinstance(found, hiredis.ReplyError):
-                self._learnt([entry for entry in found if entry])
+            if not isinstance(found, hiredis.ReplyError) and any(found):
+                (commands,) = await self.cluster.ask(("COMMAND",))  # a module brings several
+                self._learnt([*found, *(commands if isinstance(commands, list) else ())])
         except NetworkError:
             pass  # the request itself will meet the same trouble and be answered by it
         spec = self.shared.commands.lookup(name)

@@ -2,9 +2,10 @@
 
 PROXY COMMANDS lists every command with what becomes of it in one word, or tells all of one.
 PROXY EXPLAIN takes a whole request and says what would happen to just this one, now, for this
-client; nothing is sent. Both ask the ladder (dispatch.py), which tells what it would do by the
-very Way that it would take: this file only puts it into words. A name that the command table lacks
-is looked up at the servers first, as it would be for the command itself.
+client; the command is not sent. Both ask the ladder (dispatch.py), which tells what it would do by
+the very Way that it would take: this file only puts it into words. A name that the command table
+lacks is looked up at the servers first, as it would be for the command itself; and a server is
+asked where the keys are, where only servers know.
 
 Rules. Arguments that are no keys are never repeated: they may be secrets. So is the new name of a
 renamed command: only who names it hears of it. Keys are shown as clients call them, slots are those
@@ -19,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from rproxy import errors
 from rproxy.engine import ways
+from rproxy.engine.asked import locate
 from rproxy.engine.broadcast import policy_of
 from rproxy.engine.replies import encode, simple
-from rproxy.engine.ways import Way
+from rproxy.engine.ways import Way, refusal
 from rproxy.routing import access
-from rproxy.routing.slots import request_keys, slot_of
+from rproxy.routing.slots import keys_of, slot_of
 from rproxy.routing.specs import CommandFlag, CommandSpec, CommandTable, KeyRule
 from rproxy.upstream.gate import Gate
+from rproxy.upstream.sink import answer as reply
 from rproxy.wire.frames import Request, pack
 
 if TYPE_CHECKING:
@@ -84,6 +87,7 @@ HOW = {
     ways.DENIED: "denied by the operator",
     ways.RENAMED: "renamed or taken away by the operator",
     ways.UNSERVED: "not served",
+    ways.ASKED: "a server is asked where its keys are; then to the node of their slot",
     ways.CROSS: "refused: its keys lie in several slots, and it cannot be cut",
     ways.ARITY: "refused: the wrong number of arguments",
     ways.UNKNOWN: "unknown to rproxy and to the servers: any node answers with the error",
@@ -110,7 +114,9 @@ MERGED = {
     "": "elements in the order of the keys",
     "agg_sum": "the sum",
     "agg_min": "the least",
+    "agg_max": "the greatest",
     "agg_logical_and": "1 where all nodes say so",
+    "agg_logical_or": "1 where some node says so",
     "all_succeeded": "success only if all succeed",
     "one_succeeded": "success if one succeeds",
     "special": "by a rule of its own",
@@ -123,7 +129,7 @@ RULES = {
     KeyRule.GEORADIUS: "the first argument, and that of STORE or STOREDIST",
     KeyRule.XREAD: "the first half of what follows STREAMS",
     KeyRule.MIGRATE: "the third argument, or what follows KEYS",
-    KeyRule.HIDDEN: "servers do not tell where: any node is asked, and names the right one",
+    KeyRule.HIDDEN: "where a server says, which is asked for each request (COMMAND GETKEYS)",
 }
 """Where the keys are, for rules that are no range of arguments."""
 
@@ -139,9 +145,13 @@ def _where_keys_are(spec: CommandSpec) -> str:
     what = "channels" if spec.flags & CommandFlag.CHANNEL else "keys"
     if spec.first == spec.last:
         return f"{what}: argument {spec.first}"
-    last = spec.last if spec.last > 0 else "the last" if spec.last == -1 else f"{spec.last}"
+    last = spec.last if spec.last > 0 else "the last" if spec.last == -1 else _before_last(spec)
     step = f", every {spec.step}." if spec.step > 1 else ""
     return f"{what}: arguments {spec.first} to {last}{step}"
+
+
+def _before_last(spec: CommandSpec) -> str:
+    return f"the last but {-1 - spec.last}"
 
 
 def _treated(way: Way) -> About:
@@ -221,16 +231,27 @@ def _one(engine: Engine, spec: CommandSpec) -> About:
 
 
 def _explain(engine: Engine, session: Session, argv: Words) -> bytes:
-    words = argv[2:]
-    if len(words) > MOST_WORDS:
+    if len(argv) - 2 > MOST_WORDS:
         return TOO_LONG
+    return _told_of(engine, session, argv[2:], _shown(engine, session, argv[2:]))
+
+
+def _shown(engine: Engine, session: Session, words: Words) -> Request:
+    """The request that is asked about, as it would be when the ladder sees it."""
     request = Request(pack(words))
     request.spec = engine.shared.commands.lookup(*words[:2])
     session.pin_keys(request)
+    return request
+
+
+def _told_of(
+    engine: Engine, session: Session, words: Words, request: Request, error: bytes | None = None
+) -> bytes:
+    """All about the request; `error`: nobody can tell where its keys are."""
     way = engine.judge(session, request)
     spec: CommandSpec | None = request.spec
     about: About = {"command": words[0][:KEY_SHOWN] if spec is None else spec.name}
-    about |= _treated(_discreet(way, spec, words))
+    about |= _treated(_discreet(way if error is None else refusal(way.name, error), spec, words))
     if way.name == ways.PAUSED and spec is not None:
         about["then"] = engine.in_general(spec).name
     if spec is not None:
@@ -258,7 +279,7 @@ def _places(engine: Engine, session: Session, request: Request, words: Words, wa
     if request.spec.flags & CommandFlag.CHANNEL:
         slot = session.assign(request)
         return {"slots": [_slot(engine, session, slot)]} if slot >= 0 else {}
-    keys = request_keys(engine.shared.commands, words)
+    keys = keys_of(request.spec, words)
     return _keyed(engine, session, request, [words[at] for at in keys], way) if keys else {}
 
 
@@ -306,7 +327,7 @@ LINES = (
     "COMMANDS [<command> [<subcommand>]]",
     "    What rproxy does with every command, in one word; or all about one command.",
     "EXPLAIN <command> [<arg> ...]",
-    "    What would become of this command now: keys, slots, nodes, errors. Nothing is sent.",
+    "    What would become of this command now: keys, slots, nodes, errors. It is not sent.",
     "HELP",
     "    Print this help.",
 )
@@ -332,6 +353,10 @@ def proxy(engine: Engine, session: Session, request: Request) -> None:
     elif (name := _stranger(engine, argv)) is not None:
         session.hold()
         engine.spawn(_learn_first(engine, session, request, name))
+    elif answer is _explain and (shown := _hidden(engine, session, argv[2:])) is not None:
+        session.enter(request)
+        session.hold()
+        engine.spawn(_locate_first(engine, session, request, shown))
     else:
         session.answer(answer(engine, session, argv), request)
 
@@ -341,6 +366,21 @@ def _stranger(engine: Engine, argv: Words) -> bytes | None:
     name = argv[2].lower().partition(b"|")[0] if len(argv) > 2 else b"proxy"
     known = engine.shared.commands.lookup(name) is not None
     return None if known or engine.access.is_gone(name) or engine.is_unknown(name) else name
+
+
+def _hidden(engine: Engine, session: Session, words: Words) -> Request | None:
+    """The request that is asked about, if only a server knows where its keys are."""
+    if len(words) > MOST_WORDS:
+        return None
+    shown = _shown(engine, session, words)
+    return shown if engine.judge(session, shown).name == ways.ASKED else None
+
+
+async def _locate_first(engine: Engine, session: Session, request: Request, shown: Request) -> None:
+    error = await locate(engine, session, shown)
+    if not session.stream.is_closed:
+        reply(request, _told_of(engine, session, request.argv()[2:], shown, error))
+        session.release()
 
 
 async def _learn_first(engine: Engine, session: Session, request: Request, name: bytes) -> None:

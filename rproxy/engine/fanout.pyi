@@ -1,8 +1,10 @@
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Final, final
 
 from rproxy.upstream.pool import Pool
 from rproxy.wire.frames import Owner, Request
+
+TAIL_TOO_LONG: Final[bytes]
 
 @final
 class Fanout(Owner): ...

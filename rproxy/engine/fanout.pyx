@@ -9,10 +9,11 @@ that alone may answer it. It is never taken for a read-only request, which anoth
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
+from rproxy.errors import TAIL_TOO_LONG
 from rproxy.routing.slots cimport NO_KEYS
 from rproxy.routing.specs cimport CommandSpec
 from rproxy.routing.split cimport Plan, cut
-from rproxy.upstream.sink cimport LinkTable
+from rproxy.upstream.sink cimport LinkTable, refuse
 from rproxy.wire.frames cimport (
     APART, GHOST, READONLY_REQUEST, Blob, FrameReader, Owner, Request, Scratch, Span,
 )
@@ -74,17 +75,25 @@ def spread(Request whole not None, pools, merge):
 
 cdef int launch(Request whole, LinkTable table, const Span *spans, Py_ssize_t argc) except -1:
     """Cut `whole` by slot and send the pieces."""
-    return _send(whole, table, cut(<CommandSpec>whole.spec, whole.frame, spans, argc, False))
+    cdef Plan plan
+    try:
+        plan = cut(<CommandSpec>whole.spec, whole.frame, spans, argc, False)
+    except OverflowError:
+        return refuse(whole, TAIL_TOO_LONG)
+    return _send(whole, table, plan)
 
 
 cdef bint launch_apart(Request whole, LinkTable table) except -1:
-    """Cut `whole` into one-key pieces and send them; False where it has but one key."""
+    """Cut `whole` into one-key pieces and send them; False where it has but one key, or cannot be cut so small."""
     cdef FrameReader reader = FrameReader(NO_SCRATCH)
     cdef Plan plan
     reader.data, reader.end = whole.frame, whole.size
     reader.next_request()
     reader.data = NULL
-    plan = cut(<CommandSpec>whole.spec, whole.frame, reader.spans, reader.argc, True)
+    try:
+        plan = cut(<CommandSpec>whole.spec, whole.frame, reader.spans, reader.argc, True)
+    except OverflowError:
+        return False
     if len(plan.frames) < 2:
         return False
     _send(whole, table, plan)

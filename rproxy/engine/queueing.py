@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rproxy import errors
+from rproxy.engine.asked import ask_inside
 from rproxy.engine.local import LOCAL
 from rproxy.engine.multi import COMMANDS, of
 from rproxy.engine.scripting import teach
@@ -18,7 +19,7 @@ from rproxy.engine.transactions import Transaction
 from rproxy.engine.ways import QUEUED, Way
 from rproxy.routing.access import DENIED
 from rproxy.routing.arity import arity_error
-from rproxy.routing.specs import CommandFlag, CommandSpec
+from rproxy.routing.specs import CommandFlag, CommandSpec, KeyRule
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def _known(engine: Engine, session: Session, transaction: Transaction, request: 
         LOCAL[name].take(engine, session, request)
     elif (refusal := _refusal(request.spec, name)) is not None:
         transaction.refuse(request, refusal)
+    elif request.spec.rule == KeyRule.HIDDEN and not (transaction.spoiled or transaction.doomed):
+        ask_inside(engine, session, transaction, request)
     else:
         teach(engine, request)
         transaction.take(request)

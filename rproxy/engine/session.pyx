@@ -533,10 +533,15 @@ cdef class Session(Owner):
         return reader
 
     def hold(self, callback=None):
-        """Read no request until `release`; `callback(session)` is called once nothing is under way."""
+        """Read no request until `release`; `callback(session)` is called once nothing is under way.
+
+        A callback that is waited for is called all the same when somebody else holds the session, too.
+        """
         self.held = True
+        if callback is None:
+            return
         self.on_idle = callback
-        if callback is not None and self.fifo.count == 0:
+        if self.fifo.count == 0:
             self._wake_soon()
 
     def release(self):

@@ -88,7 +88,7 @@ class Transaction(Pin):
         self.session.answer(OK)
         if busy:
             self.early = []
-            self.session.hold(self._undelayed)
+            self.session.hold(self.undelayed)
 
     def delays(self, request: Request) -> bool:
         """Whether the request has to wait for its turn; then it is dispatched again later."""
@@ -101,11 +101,17 @@ class Transaction(Pin):
             return False
         return True
 
-    def _undelayed(self, session: Session) -> None:
+    def undelayed(self, session: Session) -> None:
+        """Nothing is under way: go on with what waits for that."""
         early, self.early = self.early or [], None
         session.release()
         for request in early:
             self.engine.dispatch(session, request)
+        self.queueing = self._may_queue()
+
+    def _may_queue(self) -> bool:
+        ready = self.opened and not self.troubled and self.early is None
+        return ready and self.ending is None and self.slot >= 0
 
     def refuse(self, request: Request, error: bytes) -> None:
         """A command that cannot be queued: EXEC will not run the others."""
@@ -164,7 +170,7 @@ class Transaction(Pin):
         if self.in_multi:
             self.link.send_setup(ignored(MULTI))
             self.opened = True
-            self.queueing = self.ending is None and self.slot >= 0
+            self.queueing = self._may_queue()
         self.send_kept()
 
     # -- the end --

@@ -29,6 +29,9 @@ REFUSED, DENIED, RENAMED, UNSERVED = "refused", "denied", "renamed", "unserved"
 """Not for this proxy's clients, whatever they send."""
 
 CROSS, ARITY, UNKNOWN, NO_AUTH, CONFINED = "crossslot", "arity", "unknown", "noauth", "confined"
+ASKED = "asked"
+"""To the node of its keys' slot, once a server has said where the keys are."""
+
 PAUSED, QUEUED, ATTACK = "paused", "queued", "attack"
 """What only a request with its arguments can meet, or a client's state."""
 

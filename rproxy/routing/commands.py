@@ -6,7 +6,8 @@ that is in the table keeps everything else that the table knows: servers before 
 specifications, tips or subcommands. Nothing is ever removed: a server that lacks a command says so
 itself, in its own words.
 
-The few tables below are the only place where the behaviour of a command hangs on its name.
+The few tables below, and those in modules.py, are the only place where the behaviour of a command
+hangs on its name.
 """
 
 from __future__ import annotations
@@ -15,30 +16,26 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 from rproxy.routing.command_table import ROWS
-from rproxy.routing.rows import MALFORMED, Described, Row, read
+from rproxy.routing.modules import amended
+from rproxy.routing.rows import MALFORMED, Described, Row, is_complete, is_plain, read
 from rproxy.routing.specs import CommandSpec, CommandTable, KeyRule
 
 KEY_RULES = {
     "mset": KeyRule.PAIRS,
     "msetnx": KeyRule.PAIRS,
     "sort": KeyRule.SORT,
+    "sort_ro": KeyRule.SPECS,
     "georadius": KeyRule.GEORADIUS,
     "georadiusbymember": KeyRule.GEORADIUS,
     "xread": KeyRule.XREAD,
     "xreadgroup": KeyRule.XREAD,
     "migrate": KeyRule.MIGRATE,
+    "json.mset": KeyRule.PAIRS,
 }
 """Commands whose keys no key specification describes rightly."""
 
 POLICIES = {"msetnx": ("", "")}
 """Request and response policy, where the server's tips mislead: in pieces MSETNX is not atomic."""
-
-UNTOLD_REQUESTS = dict.fromkeys(
-    ("ts.mget", "ts.mrange", "ts.mrevrange", "ts.queryindex"), "all_shards"
-)
-"""Request policy of modules' commands for all keys, where the server tells none: one node's answer
-would lack the other nodes' keys, and nobody tells how to merge theirs.
-"""
 
 UNTOLD_FLAGS = {"pfcount": "may_replicate", "eval": "teaches", "eval_ro": "teaches"}
 """Flags that COMMAND does not print: PFCOUNT writes its cached count into the key; EVAL teaches the
@@ -74,11 +71,14 @@ def merge(table: CommandTable, reply: object) -> CommandTable:
     for a subcommand alone (COMMAND INFO config|get has one): nobody sends a command of that name.
     """
     specs = {spec.name: spec for spec in table}
-    for found in read(reply):
+    all_found = list(read(reply))
+    names = specs.keys() | {found.row.name for found in all_found}
+    for found in all_found:
         if "|" in found.row.name:
             continue
         try:
-            specs[found.row.name] = _merged(specs.get(found.row.name), found)
+            told = amended(found, names)
+            specs[told.row.name] = _merged(specs.get(told.row.name), told)
         except MALFORMED:
             continue
     return CommandTable(specs.values())
@@ -121,18 +121,19 @@ def _spec(row: Row, subcommands: Iterable[Row] = ()) -> CommandSpec:
         step=step or 1,
         key_specs=row.key_specs,
         rule=_rule(row),
-        request_policy=request_policy or UNTOLD_REQUESTS.get(row.name, ""),
+        request_policy=request_policy,
         response_policy=response_policy,
         subcommands=[_spec(sub) for sub in (*subcommands, *UNTOLD_SUBCOMMANDS.get(row.name, ()))],
     )
 
 
 def _rule(row: Row) -> KeyRule:
-    """How keys are found. Servers before 7.0 say that keys are movable, but not how they move."""
+    """How keys are found. Servers before 7.0 say that keys are movable, but not how they move; of
+    modules' commands that find their keys themselves newer ones may not say more.
+    """
     if row.name in KEY_RULES:
         return KEY_RULES[row.name]
-    if "movablekeys" not in row.flags.split():
-        return KeyRule.RANGE
-    if row.key_specs:
-        return KeyRule.SPECS
-    return KeyRule.RANGE if row.keys[0] else KeyRule.HIDDEN
+    is_movable, plain = "movablekeys" in row.flags.split(), is_plain(row.keys, row.key_specs)
+    if plain:
+        return KeyRule.HIDDEN if is_movable else KeyRule.RANGE
+    return KeyRule.SPECS if all(map(is_complete, row.key_specs)) else KeyRule.HIDDEN

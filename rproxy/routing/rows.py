@@ -6,13 +6,13 @@ a key specification as flat lists of names and values, RESP3 as maps and sets. A
 the same Row here; subcommands have rows of their own, named `object|encoding`.
 
 Rules. A server's words never stop us: an entry that makes no sense is left out, the others are
-taken. Key specifications are kept only where the simple key range does not say it all: that makes
-the checked-in table short enough to read.
+taken. Key specifications are kept only where the simple key range does not say it all, whatever the
+server's flag `movablekeys` says of that: this makes the checked-in table short enough to read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 KeySpec = tuple[tuple[str | int, ...], tuple[str | int, ...], str]
@@ -94,15 +94,43 @@ def _row(entry: list[Any]) -> Row:
         flags=flags,
         categories=_words(parts[6]).replace("@", ""),
         keys=(first, last, step),
-        key_specs=_key_specs(parts[_SPECS_AT], "movablekeys" in flags.split()),
+        key_specs=_key_specs(parts[_SPECS_AT], flags, (first, last, step)),
         request_policy=tips.get("request_policy", ""),
         response_policy=tips.get("response_policy", ""),
     )
 
 
-def _key_specs(specs: Iterable[Any], movable: bool) -> tuple[KeySpec, ...]:
+def _key_specs(
+    specs: Iterable[Any], command_flags: str, keys: tuple[int, int, int]
+) -> tuple[KeySpec, ...]:
     found = tuple(_key_spec(_pairs(spec)) for spec in specs)
-    return found if movable or any("not_key" in flags.split() for _, _, flags in found) else ()
+    is_needed = "movablekeys" in command_flags.split() or not is_plain(keys, found)
+    return found if is_needed or any("not_key" in flags.split() for _, _, flags in found) else ()
+
+
+def is_plain(keys: tuple[int, int, int], specs: Sequence[KeySpec]) -> bool:
+    """Whether the simple key range says all that the specifications say: they follow one another
+    from its first key to its last one.
+    """
+    at, last, step = keys
+    reached = last
+    for begin, find, flags in specs:
+        if begin != ("index", at) or "incomplete" in flags.split():
+            return False
+        match find:
+            case ("range", int(end), int(distance), 0 | 1) if distance == step:
+                reached = end if end < 0 else at + end
+                at = reached + step
+            case _:
+                return False
+    return reached == last
+
+
+def is_complete(spec: KeySpec) -> bool:
+    """Whether the specification says where its keys are, all of them."""
+    begin, find, flags = spec
+    told = begin[0] in ("index", "keyword") and find[0] in ("range", "keynum")
+    return told and "incomplete" not in flags.split()
 
 
 def _key_spec(spec: dict[str, Any]) -> KeySpec:

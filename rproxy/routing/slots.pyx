@@ -29,7 +29,8 @@ cdef enum:
     SLOTS_MASK = 16383
     COUNT_DIGITS = 10      # longest count of keys that is looked at
 
-globals().update(NO_KEYS=NO_KEYS, CROSS_SLOT=CROSS_SLOT, BAD_KEYS=BAD_KEYS)
+globals().update(
+    NO_KEYS=NO_KEYS, CROSS_SLOT=CROSS_SLOT, BAD_KEYS=BAD_KEYS, RANGES_LIMIT=RANGES_LIMIT)
 
 
 # --- Key -> slot ---
@@ -390,11 +391,18 @@ def request_keys(CommandTable table not None, list argv not None):
     Empty also where there is no such command or where keys cannot be found.
     """
     cdef Arguments words = Arguments(argv)
+    cdef CommandSpec spec = table.find_frame(
+        PyBytes_AS_STRING(words.frame), words.spans, words.argc)
+    return [] if spec is None else keys_of(spec, argv)
+
+
+def keys_of(CommandSpec spec not None, list argv not None):
+    """The same for a request whose spec is known."""
+    cdef Arguments words = Arguments(argv)
     cdef const char *frame = PyBytes_AS_STRING(words.frame)
-    cdef CommandSpec spec = table.find_frame(frame, words.spans, words.argc)
     cdef KeyRange[RANGES_LIMIT] found
     cdef int i, count
-    if spec is None or spec.flags & CHANNEL:
+    if spec.flags & CHANNEL:
         return []
     count = find_keys(spec, frame, words.spans, words.argc, found)
     return [key for i in range(count)

@@ -74,7 +74,8 @@ cdef class CommandSpec:
         cdef bint special = not self.server_flags.isdisjoint(NOT_STRAIGHT) \
             or not self.acl_categories.isdisjoint(NOT_STRAIGHT_CATEGORIES)
         cdef bint split = self.request_policy == "multi_shard" and self.rule <= PAIRS \
-            and self.first == 1 and self.last == -1 and self.response_policy in MERGED_POLICIES
+            and self.first == 1 and (self.last == -1 or (self.last < -1 and self.step == 1)) \
+            and self.response_policy in MERGED_POLICIES
         conditions = {
             WRITE: "write" in self.server_flags,
             READONLY: "readonly" in self.server_flags and "may_replicate" not in self.server_flags,
@@ -107,6 +108,14 @@ cdef class CommandSpec:
             first=self.first, last=self.last, step=self.step, key_specs=self.key_specs,
             rule=self.rule, request_policy=self.request_policy,
             response_policy=self.response_policy, subcommands=subcommands,
+        )
+
+    def located(self, tuple key_specs not None):
+        """The same command for one request: its keys are just where these specifications say."""
+        return CommandSpec(
+            self.name, self.arity, server_flags=self.server_flags,
+            acl_categories=self.acl_categories, key_specs=key_specs, rule=SPECS,
+            request_policy=self.request_policy, response_policy=self.response_policy,
         )
 
     def __repr__(self):

@@ -28,7 +28,8 @@ cdef class Plan:
     cdef int _cut(
         self, const char *frame, const Span *spans, Py_ssize_t argc, bint every_key) except -1
     cdef int _build(
-        self, const char *frame, const Span *spans, Piece *pieces, Py_ssize_t count) except -1
+        self, const char *frame, const Span *spans, Py_ssize_t argc, Piece *pieces,
+        Py_ssize_t count) except -1
     cdef bytes _merge_arrays(self, list replies)
     cdef Py_ssize_t _open_arrays(self, list replies, Part *parts) except -2
     cdef bytes _interleave(self, Part *parts, Py_ssize_t size)

@@ -3,8 +3,9 @@
 
 Cutting. The keys are grouped by slot; a slot's keys keep the order of the request, and pieces come
 in the order in which their slots appear. Arguments are copied with their RESP heads, as they stand
-in the validated frame, so a key and its value are one copy. Everything is linear in the number of
-keys: one pass counts, the next one writes into frames of the exact size.
+in the validated frame, so a key and its value are one copy. Arguments behind the last key (the path
+of JSON.MGET) end every piece. Everything is linear in the number of keys: one pass counts, the next
+one writes into frames of the exact size.
 
 Merging follows the command's response policy. Nothing but a correct whole may leave: a piece's
 error is the answer to the whole, a reply of the wrong shape or with the wrong number of elements
@@ -24,6 +25,7 @@ from rproxy.wire.frames cimport Span, measure
 cdef enum:
     SLOTS = 16384
     NUMBER_DIGITS = 18     # longest number that is added up
+    TAILS_LIMIT = 16777216 # bytes that the arguments behind the keys may take in all pieces
 
 cdef enum Policy:
     ARRAY                  # arrays, in the order of the keys
@@ -48,7 +50,7 @@ cdef class Plan:
             self, const char *frame, const Span *spans, Py_ssize_t argc, bint every_key) except -1:
         cdef Py_ssize_t step = self.spec.step, count
         cdef Piece *pieces
-        self.total = (argc - 1) / step
+        self.total = (argc + self.spec.last) / step
         self.piece_of = <int *>malloc(2 * self.total * sizeof(int))
         pieces = <Piece *>malloc(self.total * sizeof(Piece))
         if self.piece_of == NULL or pieces == NULL:
@@ -57,31 +59,41 @@ cdef class Plan:
         self.counts = self.piece_of + self.total
         try:
             count = _group(frame, spans, self.total, step, every_key, self.piece_of, pieces)
-            self._build(frame, spans, pieces, count)
+            if count * _tail_size(self.spec, spans, argc) > TAILS_LIMIT:
+                raise OverflowError(f"the last argument of {self.spec.name} is too long")
+            self._build(frame, spans, argc, pieces, count)
         finally:
             free(pieces)
         return 0
 
     cdef int _build(
-            self, const char *frame, const Span *spans, Piece *pieces, Py_ssize_t count) except -1:
+            self, const char *frame, const Span *spans, Py_ssize_t argc, Piece *pieces,
+            Py_ssize_t count) except -1:
         """Make the frames of the pieces that _group has counted."""
         cdef Py_ssize_t step = self.spec.step, i
         cdef const char *name = <const char *>memchr(frame, c'\n', spans[0].start) + 1
         cdef Py_ssize_t name_size = frame + spans[0].start + spans[0].size + 2 - name
+        cdef Py_ssize_t behind = argc + self.spec.last      # the last key, or its value
         cdef const char *group
+        cdef const char *tail = frame + spans[behind].start + spans[behind].size + 2
+        cdef Py_ssize_t tail_size = _tail_size(self.spec, spans, argc)
         cdef Piece *piece
         self.frames, self.slots = [None] * count, [None] * count
         for i in range(count):
             piece = &pieces[i]
             self.counts[i] = piece.keys
             self.slots[i] = piece.slot
-            self.frames[i] = _begin_frame(piece, step * piece.keys + 1, name, name_size)
+            piece.size += tail_size
+            self.frames[i] = _begin_frame(
+                piece, step * piece.keys + argc - behind, name, name_size)
         for i in range(self.total):
             piece = &pieces[self.piece_of[i]]
             group = frame + spans[i * step].start + spans[i * step].size + 2
             size = _group_size(spans, i * step, step)
             memcpy(piece.at, group, size)
             piece.at += size
+        for i in range(count):
+            memcpy(pieces[i].at, tail, tail_size)
         return 0
 
     cpdef bytes merge(self, list replies):
@@ -186,10 +198,12 @@ cdef Plan cut(
         CommandSpec spec, const char *frame, const Span *spans, Py_ssize_t argc, bint every_key):
     """Cut a request by slot, or into one-key pieces.
 
-    Raises ValueError for a command that is not MULTI_SHARD or a request without whole groups.
+    Raises ValueError for a command that is not MULTI_SHARD or a request without whole groups,
+    OverflowError where arguments that every piece repeats would become too many bytes.
     """
     cdef Plan plan
-    if not spec.flags & MULTI_SHARD or argc <= spec.step or (argc - 1) % spec.step:
+    cdef Py_ssize_t behind = argc + spec.last
+    if not spec.flags & MULTI_SHARD or behind < spec.step or behind % spec.step:
         raise ValueError(f"no request that can be cut: {spec.name} with {argc - 1} arguments")
     plan = Plan.__new__(Plan)
     plan.spec = spec
@@ -236,6 +250,12 @@ cdef inline Py_ssize_t _group_size(const Span *spans, Py_ssize_t before, Py_ssiz
     """Bytes of the `step` arguments behind argument `before`, with their heads and CRLFs."""
     cdef Span last = spans[before + step]
     return last.start + last.size - spans[before].start - spans[before].size
+
+
+cdef inline Py_ssize_t _tail_size(
+        CommandSpec spec, const Span *spans, Py_ssize_t argc) noexcept:
+    """Bytes of the arguments behind the last key and its values: each piece ends with them."""
+    return _group_size(spans, argc + spec.last, -1 - spec.last)
 
 
 cdef bytes _begin_frame(Piece *piece, Py_ssize_t argc, const char *name, Py_ssize_t name_size):

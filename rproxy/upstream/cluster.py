@@ -92,6 +92,12 @@ class Cluster:
         pool.sink.take(request)
         return parse_reply(await reply)
 
+    async def inquire(self, *words: bytes) -> Any:
+        """Some node's reply, likewise."""
+        request, reply = self._question(words)
+        self.send_anywhere(2, request)
+        return parse_reply(await reply)
+
     async def route(self, slot: int, *words: bytes) -> Any:
         """The reply of whoever serves the slot, as hiredis gives it."""
         request, reply = self._question(words, slot)

@@ -280,10 +280,8 @@ def test_command_of_a_module_for_every_node() -> None:
 
 def test_command_for_every_node_whose_replies_cannot_be_merged() -> None:
     client = learnt(b"request_policy:all_shards", b"response_policy:special").client()
-    why = b"it concerns every node"
-    assert client.ask(b"M.COUNT", b"b") == (
-        b"-ERR rproxy does not serve 'm.count' yet: " + why + b"\r\n"
-    )
+    why = b"-ERR rproxy does not serve 'm.count' yet: it concerns every node, and servers do not"
+    assert client.ask(b"M.COUNT", b"b").startswith(why)
 
 
 # -- any node --

@@ -47,7 +47,7 @@ async def test_what_follows_an_unknown_name_waits_for_the_answer() -> None:
     assert other.ask(b"PING") == PONG
     assert proxy.cluster.sent(0) == [[b"GET", b"b"]]
     await settle(proxy)
-    assert proxy.cluster.asked == [("COMMAND", "INFO", b"json.get")]
+    assert proxy.cluster.asked == [("COMMAND", "INFO", b"json.get"), ("COMMAND",)]
     assert proxy.cluster.sent(0) == [[b"Json.Get", b"b", b"$"]]
     assert proxy.cluster.sent(2) == [[b"GET", b"a"]]
     proxy.cluster.answer(2, b"+3\r\n")
@@ -65,7 +65,7 @@ async def test_learnt_commands_are_known_to_all() -> None:
     other.say(b"JSON.GET", b"b")
     assert not other.session.is_held
     assert proxy.cluster.sent(0) == [[b"JSON.GET", b"b"]] * 2
-    assert len(proxy.cluster.asked) == 1
+    assert len(proxy.cluster.asked) == 2
     arity = b"-ERR wrong number of arguments for 'json.get' command\r\n"
     assert proxy.client().ask(b"JSON.GET") == arity
 
@@ -78,7 +78,7 @@ async def test_name_of_a_subcommand_is_no_command() -> None:
     client = proxy.client()
     client.send(wire(b"CONFIG|GET x"))
     await settle(proxy)
-    assert proxy.cluster.asked == [("COMMAND", "INFO", b"config|get")]
+    assert proxy.cluster.asked[0] == ("COMMAND", "INFO", b"config|get")
     proxy.client().say(b"GET", b"b")
     assert [b"GET", b"b"] in proxy.cluster.sent(0)
     assert proxy.engine.is_unknown(b"config|get")
@@ -129,7 +129,7 @@ def test_servers_are_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) 
             now += seconds
             client.say(b"JSON.GET", b"b")
             await settle(proxy)
-            assert len(proxy.cluster.asked) == lookups
+            assert proxy.cluster.asked.count(("COMMAND", "INFO", b"json.get")) == lookups
         assert proxy.engine.shared.commands.lookup(b"json.get") is not None
 
     asyncio.run(main())

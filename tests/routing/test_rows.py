@@ -62,10 +62,58 @@ def test_flags_as_a_set() -> None:
     assert found.row.flags == "fast write"
 
 
-def test_specifications_that_the_range_says_are_dropped() -> None:
-    found = one(full(flags=[], specs=[COUNTED_2]))
+def ranged(at: int, last: int, step: int = 1, limit: int = 0, *flags: bytes) -> list[Any]:
+    """A key specification as servers write it."""
+    return [
+        b"flags", list(flags),
+        b"begin_search", [b"type", b"index", b"spec", [b"index", at]],
+        b"find_keys",
+        [b"type", b"range", b"spec", [b"lastkey", last, b"keystep", step, b"limit", limit]],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("keys", "specs"),
+    [
+        ((1, 1, 1), [ranged(1, 0)]),
+        ((1, -1, 2), [ranged(1, -1, 2)]),
+        ((1, 2, 1), [ranged(1, 0), ranged(2, 0)]),
+        ((1, -1, 1), [ranged(1, 0), ranged(2, -1)]),
+        ((2, -2, 1), [ranged(2, -2, 1, 1)]),
+    ],
+)
+def test_specifications_that_the_range_says_are_dropped(
+    keys: tuple[int, int, int], specs: list[Any]
+) -> None:
+    entry = full(flags=[], specs=specs)
+    entry[3:6] = keys
+    found = one(entry)
     assert found is not None
     assert found.row.key_specs == ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "specs"),
+    [
+        ((0, 0, 0), [COUNTED_2]),
+        ((1, 4, 1), [ranged(1, 0), ranged(4, 0)]),
+        ((1, 1, 1), [ranged(1, 0), ranged(4, 0)]),
+        ((1, -1, 1), [ranged(1, -1, 1, 2)]),
+        ((1, 1, 1), [ranged(1, 0, 1, 0, b"RW", b"incomplete")]),
+        ((1, 3, 1), [ranged(1, 2, 2)]),
+        ((0, 0, 0), [ranged(1, 0)]),
+    ],
+)
+def test_specifications_that_say_more_are_kept(
+    keys: tuple[int, int, int], specs: list[Any]
+) -> None:
+    """Whether or not the server flags the command as one with movable keys."""
+    for flags in ([], [b"movablekeys"]):
+        entry = full(flags=flags, specs=specs)
+        entry[3:6] = keys
+        found = one(entry)
+        assert found is not None
+        assert len(found.row.key_specs) == len(specs)
 
 
 def test_tips() -> None:
