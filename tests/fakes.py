@@ -187,7 +187,8 @@ class FakeCluster:
     async def inquire(self, *words: bytes) -> Any:
         """What `getkeys` says of a COMMAND GETKEYS' arguments."""
         self.asked.append(words)
-        return self.getkeys(list(words[2:]))
+        told = self.getkeys(list(words[2:]))
+        return await told if isinstance(told, asyncio.Future) else told
 
     def table(self, protocol: int) -> LinkTable:
         return self.lanes[protocol].table

@@ -3,10 +3,10 @@
 A request climbs down the rungs until one knows its Way: an attack? -> renamed? -> paused? ->
 queued by MULTI? -> unknown? -> malformed? -> locked out? -> denied? -> forbidden to a subscriber?
 -> answered here? -> administration? -> keys that are not together? -> a transaction's? ->
-blocking? -> Pub/Sub? -> split? -> for every master? -> hidden keys? -> one slot. A rung judges, and changes nothing
-but the request that it is shown; the Way that is found then takes the request (ways.py). So PROXY
-EXPLAIN asks the same rungs. Rungs that need no more than the command also answer in general, for
-PROXY COMMANDS.
+blocking? -> Pub/Sub? -> split? -> for every master? -> hidden keys? -> one slot. A rung judges, and
+changes nothing but the request that it is shown; the Way that is found then takes the request
+(ways.py). So PROXY EXPLAIN asks the same rungs. Rungs that need no more than the command also
+answer in general, for PROXY COMMANDS.
 
 What a command is comes from the command table (rproxy/routing), never from its name; names stand
 only in tables, next to what is done for them. A command that rproxy does not serve is answered with

@@ -30,9 +30,9 @@ ALL_KEYS = frozenset({"ts.mget", "ts.mrange", "ts.mrevrange", "ts.queryindex"})
 
 _SEARCH = """
     _aliasaddifnx _aliasdelifx _alterifnx _createifnx _dropifx _dropindexifx _list aggregate
-    aliasadd aliasdel aliasupdate alter config create cursor debug dictadd dictdel dictdump drop dropindex
-    explain explaincli hybrid info mget profile search spellcheck synadd syndump synforceupdate
-    synupdate tagvals
+    aliasadd aliasdel aliasupdate alter config create cursor debug dictadd dictdel dictdump drop
+    dropindex explain explaincli hybrid info mget profile search spellcheck synadd syndump
+    synforceupdate synupdate tagvals
 """
 SEARCH = frozenset(f"ft.{name}" for name in _SEARCH.split())
 """Commands for an index, or for all: one node's reply is for its own documents. Not FT.SUGADD and

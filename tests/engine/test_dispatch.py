@@ -231,11 +231,11 @@ def test_keys_in_several_slots(command: str) -> None:
 SUMMED = [b"m.count", -2, [b"readonly"], 1, -1, 1, [], [b"request_policy:multi_shard"], [], []]
 
 
-def learnt(*tips: bytes) -> FakeProxy:
+def learnt(*tips: bytes, keys: tuple[int, int, int] = (1, -1, 1)) -> FakeProxy:
     """A proxy whose servers know M.COUNT, with those tips."""
     proxy = FakeProxy()
     shared = proxy.engine.shared
-    shared.commands = merge(shared.commands, [[*SUMMED[:7], list(tips), [], []]])
+    shared.commands = merge(shared.commands, [[*SUMMED[:3], *keys, [], list(tips), [], []]])
     return proxy
 
 
@@ -276,6 +276,33 @@ def test_command_of_a_module_for_every_node() -> None:
         assert proxy.cluster.sent(index) == [[b"M.COUNT", b"b"]]
         proxy.cluster.answer(index, b":2\r\n")
     assert client.hear() == b":6\r\n"
+
+
+@pytest.mark.parametrize(
+    ("policy", "replies", "expected"),
+    [
+        (b"agg_max", [b":2\r\n", b":7\r\n", b":3\r\n"], b":7\r\n"),
+        (b"agg_logical_and", [b":1\r\n", b":0\r\n", b":1\r\n"], b":0\r\n"),
+        (b"agg_logical_or", [b":0\r\n", b":1\r\n", b":0\r\n"], b":1\r\n"),
+        (b"agg_logical_or", [b"*2\r\n:0\r\n:1\r\n"] * 3, b"*2\r\n:0\r\n:1\r\n"),
+    ],
+)
+def test_response_policies(policy: bytes, replies: list[bytes], expected: bytes) -> None:
+    proxy = learnt(b"request_policy:all_shards", b"response_policy:" + policy)
+    client = proxy.client()
+    client.say(b"M.COUNT", b"b")
+    for index, raw in enumerate(replies):
+        proxy.cluster.answer(index, raw)
+    assert client.hear() == expected
+
+
+def test_lists_of_all_nodes_become_one_where_servers_tell_no_response_policy() -> None:
+    proxy = learnt(b"request_policy:all_shards", keys=(0, 0, 0))
+    client = proxy.client()
+    client.say(b"M.COUNT", b"b")
+    for index in range(3):
+        proxy.cluster.answer(index, b"*1\r\n:%d\r\n" % index)
+    assert client.hear() == b"*3\r\n:0\r\n:1\r\n:2\r\n"
 
 
 def test_command_for_every_node_whose_replies_cannot_be_merged() -> None:

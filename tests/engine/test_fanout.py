@@ -11,6 +11,7 @@ import itertools
 import pytest
 
 from rproxy.config import Upstream
+from rproxy.errors import TAIL_TOO_LONG
 from rproxy.routing.slots import slot_of
 from rproxy.wire.frames import pack
 from tests.fakes import NODES, FakeProxy, array, bulk, serve
@@ -94,6 +95,19 @@ def test_resp3_pieces_go_over_resp3_links() -> None:
     proxy.cluster.answer(2, b"*1\r\n_\r\n", 3)
     proxy.cluster.answer(0, b"*1\r\n$1\r\nx\r\n", 3)
     assert client.hear() == b"*2\r\n_\r\n$1\r\nx\r\n"
+
+
+def test_tail_that_is_too_long_for_every_piece() -> None:
+    proxy = FakeProxy()
+    proxy.engine._learnt([[b"json.mget", -1, [b"readonly"], 1, 1, 1, []]])
+    client = proxy.client()
+    keys = [b"k%d" % number for number in range(2000)]
+    client.send(pack([b"JSON.MGET", *keys, b"$" * 20_000]) + pack([b"PING"]))
+    assert client.hear() == TAIL_TOO_LONG + PONG
+    assert client.session.under_way == 0
+    client.say(b"JSON.MGET", b"a", b"b", b"$")
+    assert proxy.cluster.sent(0) == [[b"JSON.MGET", b"b", b"$"]]
+    assert proxy.cluster.sent(2) == [[b"JSON.MGET", b"a", b"$"]]
 
 
 def test_large_split_request() -> None:

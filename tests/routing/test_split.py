@@ -93,6 +93,65 @@ def test_frames() -> None:
     assert repr(plan) == "<Plan mset: 3 keys in 2 pieces>"
 
 
+DOCUMENTS = merge(
+    TABLE,
+    [
+        [b"json.mget", -1, [b"readonly"], 1, 1, 1, []],
+        [b"json.mset", -1, [b"write"], 1, -1, 3, []],
+        [b"m.tails", -1, [], 1, -3, 1, [], [b"request_policy:multi_shard"], [], []],
+    ],
+)
+
+
+@pytest.mark.parametrize("every_key", [False, True])
+def test_arguments_behind_the_keys_end_every_piece(every_key: bool) -> None:
+    request = [b"json.mget", b"a", b"b", b"{a}", b"$.path"]
+    plan = cut_request(DOCUMENTS, request, every_key)
+    keys = [[b"a"], [b"b"], [b"{a}"]] if every_key else [[b"a", b"{a}"], [b"b"]]
+    assert [words_of(frame) for frame in plan.frames] == [
+        [b"json.mget", *part, b"$.path"] for part in keys
+    ]
+    assert plan.total == 3
+    replies = [encode(part) for part in keys]
+    assert plan.merge(replies) == encode([b"a", b"b", b"{a}"])
+
+
+@given(st.lists(KEYS, min_size=1, max_size=20), st.tuples(st.binary(), st.binary()))
+def test_two_arguments_behind_the_keys(keys: list[bytes], tail: tuple[bytes, bytes]) -> None:
+    plan = cut_request(DOCUMENTS, [b"m.tails", *keys, *tail])
+    for slot, frame in zip(plan.slots, plan.frames, strict=True):
+        mine = [key for key in keys if slot_of(key) == slot]
+        assert words_of(frame) == [b"m.tails", *mine, *tail]
+
+
+def test_groups_of_three() -> None:
+    plan = cut_request(DOCUMENTS, b"json.mset a $ 1 b $.x 2 {a} $ 3".split())
+    assert [words_of(frame) for frame in plan.frames] == [
+        b"json.mset a $ 1 {a} $ 3".split(),
+        b"json.mset b $.x 2".split(),
+    ]
+    assert plan.merge([b"+OK\r\n", b"+OK\r\n"]) == b"+OK\r\n"
+    partly = b"-ERR 2 of 3 keys were written, then: no path\r\n"
+    assert plan.merge([b"+OK\r\n", b"-ERR no path\r\n"]) == partly
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    ["json.mget", "json.mget a", "json.mset a $", "json.mset a $ 1 b", "m.tails x y"],
+)
+def test_documents_that_cannot_be_cut(request_text: str) -> None:
+    with pytest.raises(ValueError, match="can be cut"):
+        cut_request(DOCUMENTS, request_text.encode().split())
+
+
+def test_tail_that_pieces_would_make_too_large() -> None:
+    """What a client sends once, every piece has to have: a few megabytes would become many."""
+    keys = [b"k%d" % number for number in range(2000)]
+    assert len(cut_request(DOCUMENTS, [b"json.mget", *keys, b"$" * 4000]).frames) > 1500
+    with pytest.raises(OverflowError):
+        cut_request(DOCUMENTS, [b"json.mget", *keys, b"$" * 20_000])
+
+
 def test_every_key_apart() -> None:
     plan = cut_request(TABLE, [b"MSET", b"a", b"1", b"{a}", b"2", b"a", b"3"], every_key=True)
     assert [words_of(frame)[1:] for frame in plan.frames] == [
