@@ -78,6 +78,8 @@ async def _places(engine: Engine, words: Words) -> list[int]:
 
 async def _keys(engine: Engine, words: Words) -> Words:
     """The keys of the request, as a server names them."""
+    if len(words) < 2:
+        return []  # COMMAND GETKEYS would take it for its own mistake
     told = await engine.cluster.inquire(b"COMMAND", b"GETKEYS", *words)
     if not isinstance(told, hiredis.ReplyError):
         return [key for key in told if isinstance(key, bytes)]

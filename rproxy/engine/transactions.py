@@ -59,7 +59,7 @@ class Transaction(Pin):
         self.lease: Lease | None = None
         self.route: Route | None = None
         self.early: list[Request] | None = None
-        """Requests that came while earlier ones are under way on other links."""
+        """Requests that came while earlier ones are under way, or while a server is asked."""
         self.stash: Request | None = None
         """A request that came while EXEC is under way."""
         self.in_multi = False
@@ -96,9 +96,9 @@ class Transaction(Pin):
             self.early.append(request)
         elif self.ending is not None:
             self.stash = request
-            self.session.hold()
         else:
             return False
+        self.session.hold()
         return True
 
     def undelayed(self, session: Session) -> None:

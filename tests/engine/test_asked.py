@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rproxy import errors
 from rproxy.config import PinRule
 from rproxy.engine.asked import ranges
+from rproxy.engine.multi import of
 from rproxy.routing.slots import slot_of
 from rproxy.upstream.cluster import parse_reply
 from rproxy.wire.frames import pack
@@ -269,6 +270,33 @@ async def test_link_is_lost_while_a_server_is_asked() -> None:
     again = proxy.cluster.lease(2)
     assert await played(proxy, again) == ["MULTI", "SET a 1", "M.OWN 1 a", "GET a", "EXEC"]
     assert client.hear() == QUEUED * 2 + b"*3\r\n:1\r\n:1\r\n:1\r\n"
+
+
+@on_a_loop
+async def test_client_that_goes_on_sending_meanwhile_is_not_read() -> None:
+    proxy, client = started()
+    client.send(wire("MULTI", "SET a 1", "M.OWN 1 a"))
+    await settle(proxy)
+    link = proxy.cluster.lease(2)
+    for _ in range(50):
+        client.send(wire("GET a"))
+        await settle(proxy)
+    transaction = of(client.session)
+    assert transaction is not None
+    assert len(transaction.early or []) <= 2
+    assert client.session.is_held
+    assert (await played(proxy, link)).count("GET a") == 50
+    assert client.hear() == OK + QUEUED * 52
+
+
+@on_a_loop
+async def test_command_without_arguments() -> None:
+    proxy, client = started()
+    proxy.engine._learnt([[b"m.bare", -1, [b"movablekeys"], 0, 0, 0, []]])
+    client.send(wire("M.BARE"))
+    await settle(proxy)
+    assert proxy.cluster.asked == []
+    assert sent(proxy) == ["M.BARE"]
 
 
 @on_a_loop

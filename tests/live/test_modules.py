@@ -134,6 +134,7 @@ CONVERSATIONS = {
         OWN.COUNT x {a}1
         OWN.HIDDEN 2 {a}1 {a}2 b
         OWN.HIDDEN 1 {a}2 c b
+        OWN.HIDDEN
         OWN.HIDDEN 0
         OWN.HIDDEN 5 a
         OWN.STORE {a}3 2 {a}1 {a}2
