@@ -15,6 +15,7 @@ from rproxy import errors
 from rproxy.engine.client import Client
 from rproxy.engine.numbers import integer
 from rproxy.engine.replies import OK, encode, verbatim
+from rproxy.engine.tracking_commands import TRACKING
 
 if TYPE_CHECKING:
     from rproxy.engine.engine import Engine
@@ -252,15 +253,6 @@ def _unblock(engine: Engine, session: Session | None, argv: Words) -> bytes:
     return encode(sum(waiting.unblock(reason == b"error") for waiting in blocked))
 
 
-def _refuse(what: str) -> Callable[[Engine, Session, Words], bytes]:
-    """A subcommand that rproxy does not serve: an OK without function would be a lie."""
-
-    def refuse(engine: Engine, session: Session, argv: Words) -> bytes:
-        return errors.not_served_reply(f"client {what}", "it would be an OK without function")
-
-    return refuse
-
-
 SHARED: dict[bytes, Callable[[Engine, Session | None, Words], bytes]] = {
     b"list": _list,
     b"kill": _kill,
@@ -280,8 +272,5 @@ SUBCOMMANDS: dict[bytes, Callable[[Engine, Session, Words], bytes | None]] = {
     b"reply": _reply,
     b"no-evict": _switch("no-evict", "no_evict"),
     b"no-touch": _switch("no-touch", "no_touch"),
-    b"tracking": _refuse("tracking"),
-    b"caching": _refuse("caching"),
-    b"trackinginfo": _refuse("trackinginfo"),
-    b"getredir": _refuse("getredir"),
+    **TRACKING,
 }

@@ -1,11 +1,11 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
 A request climbs down the rungs until one takes it: an attack? -> renamed? -> paused? -> queued by
-MULTI? -> unknown? -> malformed? -> locked out? -> denied? -> forbidden to a subscriber? -> answered
-here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub? -> a script to remember? ->
-split or broadcast? -> one slot. Each rung is a function that answers whether it took the request.
-What a command is comes from the command table (rproxy/routing), never from its name; names stand
-only in tables, next to what is done for them.
+MULTI? -> unknown? -> malformed? -> locked out? -> denied? -> forbidden to a subscriber? -> about to
+track changes? -> answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub?
+-> a script to remember? -> split or broadcast? -> one slot. Each rung is a function that answers
+whether it took the request. What a command is comes from the command table (rproxy/routing), never
+from its name; names stand only in tables, next to what is done for them.
 
 A rung for commands that rproxy does not serve answers an error that says so: never a wrong
 answer, never a stuck connection.
@@ -28,6 +28,7 @@ from rproxy.engine.pubsub import confined, pubsub
 from rproxy.engine.queueing import queue
 from rproxy.engine.scripting import SCRIPTING, teach
 from rproxy.engine.server import SERVER
+from rproxy.engine.tracking_commands import begins_to_track
 from rproxy.routing.access import DENIED, RENAMED
 from rproxy.routing.arity import arity_error
 from rproxy.routing.slots import CROSS_SLOT
@@ -221,6 +222,7 @@ LADDER: tuple[Rung, ...] = (
     _locked_out,
     _denied,
     confined,
+    begins_to_track,
     _answered_here,
     _refused,
     _pinned,

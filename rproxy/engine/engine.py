@@ -25,6 +25,7 @@ from rproxy.engine.everywhere import answer_worker
 from rproxy.engine.hub import Hub
 from rproxy.engine.pause import Pause
 from rproxy.engine.session import Session, Shared
+from rproxy.engine.tracking import Tracking
 from rproxy.errors import NetworkError, uncovered_reply
 from rproxy.probe import Probe
 from rproxy.routing.access import Access
@@ -68,6 +69,7 @@ class Engine:
         self.use_table()
         self._set_limits()
         self.hub = Hub(config, cluster, tick)
+        self.tracking = Tracking(self)
         self._unknown: dict[bytes, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -85,8 +87,10 @@ class Engine:
         shared.max_request = limits.request_limit
 
     def dispatch(self, session: Session, request: Request) -> None:
-        """Take a request down the ladder."""
+        """Take a request down the ladder; note what a client reads that is told of changes."""
         dispatch(self, session, request)
+        if session.is_tracking:
+            self.tracking.note(session, request)
 
     def start(self) -> None:
         """Begin to learn the cluster's own command table."""
@@ -97,6 +101,7 @@ class Engine:
     async def close(self) -> None:
         """Stop background work."""
         self.hub.close()
+        self.tracking.close()
         if self.bus is not None:
             self.bus.close()
         for task in self._tasks:

@@ -88,6 +88,7 @@ def _reset(engine: Engine, session: Session, request: Request) -> None:
 
     def reset(session: Session) -> None:
         engine.hub.leave(session)
+        engine.tracking.leave(session)
         session.mute(False)
         session.speak(2)
         session.client.reset(not engine.password)

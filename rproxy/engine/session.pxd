@@ -39,6 +39,7 @@ cdef class Session(Owner):
     cdef bint diverted             # every command goes by the pin
     cdef bint subscribed           # to channels or patterns: RESP2 allows few commands then
     cdef bint monitoring           # sees every command: must not touch keys
+    cdef bint tracking             # is told of changes to what it has read
     cdef double slow_since         # monotonic seconds since when it is above the soft limit; 0 if it is not
     cdef bint held                 # no request is read until `release`
     cdef bint choked               # too much is under way or unsent: not read until it is less
