@@ -76,6 +76,11 @@ class Tracking:
 
     # -- who tracks --
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether somebody tracks."""
+        return bool(self.trackers)
+
     def awaits(self, callback: Callable[[], object]) -> bool:
         """Whether the nodes have to be asked first to tell of changes; then call back."""
         self.invalidations.start()
@@ -107,8 +112,6 @@ class Tracking:
         self.trackers.discard(tracker)
         if tracker.session is not None:
             tracker.session.track(False)
-        if not self.trackers:
-            self.invalidations.stop()
 
     def leave(self, session: Session) -> None:
         """The client is gone, or wants to be as new."""

@@ -38,6 +38,10 @@ IDLE_SECONDS = 10.0
 class Audience(Protocol):
     """Who is told of changes."""
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether the feeds are needed."""
+
     def invalidated(self, keys: list[bytes] | None) -> None:
         """These keys have changed; None: all of a node's."""
 
@@ -165,9 +169,10 @@ class Invalidations:
         self.wanted = False
         self._strays: set[Address] = set()
         """Nodes without slots that serve keys of slots under migration."""
-        self._unwanted_since = 0.0
+        self._wanted_at = 0.0
         self._waiting: list[Callable[[], object]] = []
         self._waited = False
+        self._patience: asyncio.TimerHandle | None = None
         self._round: asyncio.TimerHandle | None = None
         cluster.watchers.append(self.apply)
         cluster.strayed.append(self.asked)
@@ -177,17 +182,12 @@ class Invalidations:
         return f"<Invalidations, {up} of {len(self.feeds)} feeds up>"
 
     def start(self) -> None:
-        """Somebody listens from now on."""
+        """Somebody will listen, soon at least."""
+        self._wanted_at = self.cluster.loop.time()
         if not self.wanted:
             self.wanted = True
             self._match()
-        if self._round is None:
             self._look_after()
-
-    def stop(self) -> None:
-        """Nobody listens any more."""
-        self.wanted = False
-        self._unwanted_since = self.cluster.loop.time()
 
     def close(self) -> None:
         """End all feeds."""
@@ -219,12 +219,12 @@ class Invalidations:
     def when_settled(self, callback: Callable[[], object]) -> None:
         """Call back when that is so, or when it takes too long."""
         self._waiting.append(callback)
-        if len(self._waiting) == 1:
+        if self._patience is None:
             hold_time = self.cluster.config.upstream.hold_time
-            self.cluster.loop.call_later(hold_time, self._give_up)
+            self._patience = self.cluster.loop.call_later(hold_time, self._give_up)
 
     def _give_up(self) -> None:
-        self._waited = bool(self._waiting)
+        self._waited = True
         self._go_on()
 
     def changed(self, feed: InvalidationFeed) -> None:
@@ -234,6 +234,9 @@ class Invalidations:
             self._go_on()
 
     def _go_on(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback()
@@ -242,7 +245,7 @@ class Invalidations:
 
     def apply(self, changed: Iterable[int]) -> None:
         """The slot map has changed; the owners of the slots `changed` are others now."""
-        if self.feeds or self.wanted:
+        if self.wanted:
             self._match()
             self.audience.moved(changed)
 
@@ -257,8 +260,6 @@ class Invalidations:
 
     def _match(self) -> None:
         """One feed for each master, and for each stray that can be reached."""
-        if not self.wanted:
-            return
         self._strays -= {address for address, feed in self.feeds.items() if feed.failing}
         addresses = {node.address for node in self.cluster.slotmap.masters} | self._strays
         for address in self.feeds.keys() - addresses:
@@ -269,7 +270,9 @@ class Invalidations:
 
     def _look_after(self) -> None:
         now = self.cluster.loop.time()
-        if not self.wanted and now - self._unwanted_since >= IDLE_SECONDS:
+        if self.audience.is_listening:
+            self._wanted_at = now
+        elif now - self._wanted_at >= IDLE_SECONDS:
             self.close()
             self.audience.missed()
             return
