@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 NEWS_LIMIT = 1 << 20
 """Bytes of news that may wait for one client; beyond that it is told to forget everything."""
 
+MOST_LOOKS = 10000
+"""Values that one node is asked for at once, for NOLOOP."""
+
 SCRIPTS = frozenset({"eval", "evalsha", "fcall", "eval_ro", "evalsha_ro", "fcall_ro"})
 """Commands that may read, whatever their flags say."""
 
@@ -177,6 +180,8 @@ class Tracking:
     def _expect(self, tracker: Tracker, session: Session, request: Request) -> None:
         """A write of the client's own: after its reply it is seen whether it was the last one."""
         for key, value in expected(request):
+            if session.under_way >= session.shared.max_in_flight:
+                return  # nobody looks: it is told
             tracker.writes.setdefault(key, Write()).count += 1
             session.mark(partial(self._look, tracker, key, value))
 
@@ -184,7 +189,7 @@ class Tracking:
         """The write is answered: ask for the value, on the feed that has told of it before."""
         looked = partial(self._looked, tracker, key, value)
         feed = self.invalidations.feed_of(slot_of(key))
-        if feed is None or feed.link is None:
+        if feed is None or feed.link is None or len(feed.link) >= MOST_LOOKS:
             looked(b"")
         else:
             feed.link.take(call(pack([b"GET", key]), looked))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rproxy.engine.replies import encode
 from rproxy.upstream.link import Link
-from tests.fakes import NODES, FakeClient, FakeProxy
+from tests.fakes import NODES, FakeClient, FakeProxy, serve
 
 OK = b"+OK\r\n"
 
@@ -55,3 +55,10 @@ def message(*keys: bytes) -> bytes:
     """The same, for a client of RESP2 to which it is redirected."""
     head = encode([b"message", b"__redis__:invalidate", b""])[: -len(b"$0\r\n\r\n")]
     return head + encode(list(keys) or None)
+
+
+def read(client: FakeClient, *words: bytes) -> bytes:
+    """What the client gets for a command that the nodes answer."""
+    client.say(*words)
+    serve(client.proxy.cluster, protocol=client.session.protocol)
+    return client.hear()
