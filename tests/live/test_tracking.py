@@ -291,7 +291,11 @@ def hold(port: int, conversation: str) -> dict[str, tuple[list[bytes], ...]]:
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_as_a_plain_server(proxy: Proxy, plain: Plain, name: str) -> None:
-    assert hold(proxy.port, CONVERSATIONS[name]) == hold(plain.port, CONVERSATIONS[name])
+    found, expected = (hold(port, CONVERSATIONS[name]) for port in (proxy.port, plain.port))
+    if name == "several slots":  # the nodes tell of it one by one
+        for _, news in (*found.values(), *expected.values()):
+            news.sort()
+    assert found == expected
 
 
 # -- redis-py's own cache --
