@@ -6,6 +6,7 @@ Each case is measured in turn, round after round, in CPU time of this process; t
 The slot function is called from Python, so a Python call is in its figure; crcmod's own function,
 called the same way, is there to compare. A command through is all that the proxy itself does for
 it, from the client's bytes to the node's and back, without the kernel's part: no socket takes part.
+"Pinned" is the same where keys that begin with `key:` are pinned.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rproxy import __version__
 from rproxy.engine.session import Shared
 from rproxy.proxy.connection import ClientStream
 from rproxy.routing.commands import built_in
+from rproxy.routing.pins import Pins
 from rproxy.routing.slots import slot_of
 from rproxy.transport.stream import Tick
 from rproxy.upstream.link import Link
@@ -75,7 +77,10 @@ def all_cases() -> dict[str, Callable[[], int]]:
     crc16 = crcmod.mkCrcFun(0x11021, initCrc=0, rev=False)
     cases = {name: reading(frame, False) for name, frame in REQUESTS.items()}
     cases |= {name: reading(frame, True) for name, frame in REPLIES.items()}
-    cases |= {name: passing(*frames) for name, frames in COMMANDS.items()}
+    pins = Pins([(b"key:", b"key:")])
+    for name, frames in COMMANDS.items():
+        cases[name] = passing(*frames)
+        cases[f"{name}, pinned"] = passing(*frames, pins)
     cases |= {name: calling(slot_of, key) for name, key in KEYS.items()}
     return cases | {"crcmod's CRC of 16 bytes": calling(crc16, KEYS["slot of 16 bytes"])}
 
@@ -106,13 +111,15 @@ class StillLoop:
         return 0.0
 
 
-def passing(request: bytes, reply: bytes) -> Callable[[], int]:
+def passing(request: bytes, reply: bytes, pins: Pins | None = None) -> Callable[[], int]:
     """Brings many such requests to a link, and their replies back to the client."""
     tick = Tick(StillLoop())
     link = Link(tick)
     link.open()
     table = LinkTable(link)
-    stream = ClientStream(tick, Shared(tick, built_in(), print, table, table))
+    shared = Shared(tick, built_in(), print, table, table)
+    shared.pins = pins
+    stream = ClientStream(tick, shared)
     requests, replies = request * FRAMES, reply * FRAMES
 
     def work() -> int:

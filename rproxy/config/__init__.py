@@ -6,7 +6,7 @@ file, the command line and the environment.
 
 from rproxy.config.options import Clients, Config, Log, Option, Row, Tls, Topology, Upstream, rows
 from rproxy.config.reading import ENVIRONMENT, Problem, check, exposed, load
-from rproxy.config.values import Address, Bytes, Seconds, Secret, UnixPath
+from rproxy.config.values import Address, Bytes, PinRule, Seconds, Secret, UnixPath
 
 __all__ = [
     "ENVIRONMENT",
@@ -16,6 +16,7 @@ __all__ = [
     "Config",
     "Log",
     "Option",
+    "PinRule",
     "Problem",
     "Row",
     "Seconds",

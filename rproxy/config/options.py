@@ -16,11 +16,13 @@ import msgspec
 from rproxy.config.values import (
     Address,
     Bytes,
+    PinRule,
     Seconds,
     Secret,
     UnixPath,
     parse_command,
     parse_listen,
+    parse_pin,
 )
 
 
@@ -263,6 +265,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, str],
         Option('Other names of commands: { flushall = "my-flushall" }; "": it is unknown.', False),
     ] = {}
+    pin: Annotated[
+        tuple[PinRule, ...],
+        Option(
+            'Keys that share one slot: { prefix = "arq:" }, or several prefixes and their "tag".',
+            False,
+            parse_pin,
+        ),
+    ] = ()
     cluster_emulation: Annotated[
         bool,
         Option("Whether CLUSTER tells of one node that owns all slots, for cluster clients."),

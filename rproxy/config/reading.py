@@ -30,7 +30,7 @@ ENVIRONMENT = {
 }
 """Option -> the variable that stands in where it is empty."""
 
-_HEADER = re.compile(r"\s*\[\s*([\w.\s\"'-]+?)\s*\]\s*(?:#.*)?$")
+_HEADER = re.compile(r"\s*\[\[?\s*([\w.\s\"'-]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"\s*([\w.\"'-]+)\s*=")
 
 
@@ -126,7 +126,7 @@ def _value(name: str, raw: object) -> object:
         raise ValueError(_unknown(name))
     if row.option.each is not None:
         if not isinstance(raw, (list, tuple)):
-            raise ValueError("expected a list of texts")
+            raise ValueError("expected a list")
         return tuple(row.option.each(item) for item in raw)
     try:
         return msgspec.convert(raw, row.type, dec_hook=_parse)
@@ -238,6 +238,12 @@ def _new_names_are_free(config: Config) -> str | None:
     return None
 
 
+def _prefixes_are_pinned_once(config: Config) -> str | None:
+    prefixes = [prefix for rule in config.pin for prefix in rule.prefixes]
+    twice = {prefix for prefix in prefixes if prefixes.count(prefix) > 1}
+    return f"{min(twice).decode()!r} is pinned twice" if twice else None
+
+
 def _is_word(name: str) -> bool:
     return name.isascii() and name.isprintable() and not set(name) & {" ", "|", "\x7f"}
 
@@ -272,6 +278,7 @@ _RULES: tuple[tuple[str, _Rule], ...] = (
     ("listen", _closed_to_strangers),
     ("upstream.username", _user_has_password),
     ("rename", _new_names_are_free),
+    ("pin", _prefixes_are_pinned_once),
     ("upstream.tls.enabled", _tls_is_on),
     ("upstream.tls.key_file", _key_has_certificate),
     _at_most("clients.pause_output", "clients.output_limit"),

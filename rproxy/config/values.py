@@ -197,3 +197,40 @@ def parse_command(text: object) -> str:
     if not isinstance(text, str) or not _COMMAND.fullmatch(text):
         raise ValueError('expected the name of a command, such as "keys" or "config|set"')
     return text.lower()
+
+
+class PinRule(NamedTuple):
+    """Keys that share one slot because of how they begin."""
+
+    prefixes: tuple[bytes, ...]
+    """How they begin: one of these."""
+
+    tag: bytes
+    """Their hash tag."""
+
+    def __str__(self) -> str:
+        words = [prefix.decode("utf-8", "replace") for prefix in self.prefixes]
+        return f"{{ prefix = {words}, tag = {self.tag.decode('utf-8', 'replace')!r} }}"
+
+
+def parse_pin(table: object) -> PinRule:
+    """What `{ prefix = "arq:" }` means, or several prefixes with one tag; raises ValueError.
+
+    The empty prefix stands for all keys that no other prefix fits; its tag has to be named.
+    """
+    if not isinstance(table, dict) or not table.keys() <= {"prefix", "tag"}:
+        raise ValueError("expected [[pin]] tables with a prefix and perhaps a tag")
+    found = table.get("prefix")
+    prefixes = [_word(word) for word in (found if isinstance(found, list) else [found])]
+    tag = _word(table["tag"]) if "tag" in table else b"".join(prefixes[:1])
+    if not prefixes or not tag:
+        raise ValueError("name at least one prefix, and a tag where the first prefix is empty")
+    if b"}" in tag:
+        raise ValueError("a hash tag ends at the first }: name one without it, such as tag = 'a'")
+    return PinRule(tuple(prefixes), tag)
+
+
+def _word(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError('prefix and tag are texts: prefix = "arq:"')
+    return value.encode()

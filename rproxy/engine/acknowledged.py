@@ -21,6 +21,8 @@ from rproxy import errors
 from rproxy.engine.numbers import integer
 from rproxy.engine.pinned import Pin
 from rproxy.engine.transactions import ignored
+from rproxy.engine.ways import BLOCKING, Way, unserved
+from rproxy.routing.specs import CommandSpec
 from rproxy.upstream.lease import Lease, Wish
 from rproxy.upstream.sink import call
 from rproxy.wire.frames import Request, pack
@@ -158,12 +160,26 @@ class Acknowledged(Pin):
         return any(asked)
 
 
+def _wait(engine: Engine, spec: CommandSpec) -> Way:
+    """WAIT's Way, which older servers allow."""
+    if _version(engine.server_version) >= OWN_WRITES_ONLY:
+        return unserved(spec.name, ON_ONE_LINK)
+    return Way(BLOCKING, wait)
+
+
+def _waitaof(engine: Engine, spec: CommandSpec) -> Way:
+    return unserved(spec.name, ON_ONE_LINK)
+
+
+ON_ONE_LINK = "the servers count only what was written on the same connection"
+
+WAITS = {"wait": _wait, "waitaof": _waitaof}
+"""Commands that wait for replicas of every master -> what chooses their Way."""
+
+
 def wait(engine: Engine, session: Session, request: Request) -> None:
-    """WAIT and WAITAOF."""
-    if request.spec.name != "wait" or _version(engine.server_version) >= OWN_WRITES_ONLY:
-        why = "the servers count only what was written on the same connection"
-        session.answer(errors.not_served_reply(request.spec.name, why), request)
-    elif len(engine.blocked) >= engine.config.clients.max_blocked:
+    """Have every master asked, once the client's writes are answered."""
+    if len(engine.blocked) >= engine.config.clients.max_blocked:
         session.answer(errors.MAX_BLOCKED, request)
     else:
         acknowledged = Acknowledged(engine, session, request)

@@ -23,7 +23,6 @@ from rproxy import errors
 from rproxy.engine.pinned import Pin
 from rproxy.engine.timeouts import last_ids, place_of, shortened, waits_for
 from rproxy.engine.transactions import ASKING, ignored
-from rproxy.routing.slots import CROSS_SLOT
 from rproxy.upstream.lease import Lease
 from rproxy.upstream.route import Route, turns_back
 from rproxy.upstream.sink import call
@@ -188,20 +187,16 @@ def newest(reply: bytes) -> bytes | None:
     return bytes(entries[0][0]) if entries else FIRST_ID
 
 
-def block(engine: Engine, session: Session, request: Request) -> bool:
-    """Take a command that may wait; False where it does not."""
-    if place_of(request.spec, request.argv()) is None:
-        return False
-    slot = session.assign(request)
-    if slot == CROSS_SLOT:
-        session.answer(errors.CROSS_SLOT, request)
-    elif slot < 0:
-        session.enter(request)  # its arguments are wrong: any node says how
-        engine.cluster.send_anywhere(session.protocol, request)
-    elif len(engine.blocked) >= engine.config.clients.max_blocked:
+def may_wait(request: Request) -> bool:
+    """Whether a command that blocks is asked to: XREAD is with BLOCK only."""
+    return place_of(request.spec, request.argv()) is not None
+
+
+def block(engine: Engine, session: Session, request: Request) -> None:
+    """Take a command that may wait; its slot is assigned."""
+    if len(engine.blocked) >= engine.config.clients.max_blocked:
         session.answer(errors.MAX_BLOCKED, request)
     else:
         blocked = Blocked(engine, session, request)
         session.pin_to(blocked)
         session.hold(blocked.start)
-    return True

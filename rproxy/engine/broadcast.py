@@ -20,6 +20,7 @@ from rproxy.engine.fanout import spread
 from rproxy.engine.placement import UNTOLD_POLICIES
 from rproxy.engine.replies import encode
 from rproxy.errors import partial_reply, reply, unreachable_reply
+from rproxy.routing.specs import CommandSpec
 from rproxy.upstream.cluster import parse_reply
 from rproxy.upstream.lease import Lease
 from rproxy.upstream.pool import Pool
@@ -35,12 +36,11 @@ Rule = Callable[[Replies, int], bytes]
 """Replies of all nodes, none of them an error, and the protocol version -> one reply."""
 
 
-def broadcast(engine: Engine, session: Session, request: Request) -> bool:
-    """Send the request to every master, if there is a rule for the replies."""
-    rule = rule_for(request)
-    if rule is not None:
-        to_masters(engine, session, request, rule)
-    return rule is not None
+def broadcast(engine: Engine, session: Session, request: Request) -> None:
+    """Send the request, for whose replies there is a rule, to every master."""
+    rule = rule_for(request.spec)
+    assert rule is not None
+    to_masters(engine, session, request, rule)
 
 
 def to_masters(engine: Engine, session: Session, request: Request, rule: Rule) -> None:
@@ -81,11 +81,14 @@ def _spread_apart(
         pool.lane.leases.take(pool.address, taken)
 
 
-def rule_for(request: Request) -> Rule | None:
-    """How the replies to a request for all masters become one, or None where nothing says how."""
-    spec = request.spec
-    policy = spec.response_policy or UNTOLD_POLICIES.get(spec.name, "")
-    return RULES.get(spec.name) or POLICIES.get(policy)
+def rule_for(spec: CommandSpec) -> Rule | None:
+    """How the replies to a command for all masters become one, or None where nothing says how."""
+    return RULES.get(spec.name) or POLICIES.get(policy_of(spec))
+
+
+def policy_of(spec: CommandSpec) -> str:
+    """The command's response policy, told by servers or not; empty where it has none."""
+    return spec.response_policy or UNTOLD_POLICIES.get(spec.name, "")
 
 
 def is_tolerant(request: Request) -> bool:
@@ -149,7 +152,7 @@ def _every(replies: Replies, protocol: int) -> bytes:
     return encode([min(column) for column in zip(*map(parse_reply, replies), strict=True)])
 
 
-def _joined(replies: Replies, protocol: int) -> bytes:
+def joined(replies: Replies, protocol: int) -> bytes:
     """Arrays, one after the other. Their elements are not looked at."""
     heads, bodies = zip(*(raw.split(b"\r\n", 1) for raw in replies), strict=True)
     if {head[:1] for head in heads} - {b"*", b"~"}:
@@ -187,7 +190,6 @@ URGENT = frozenset({"script|kill", "function|kill"})
 """Commands that end what others wait for: behind them they would come too late."""
 
 RULES: dict[str, Rule] = {
-    "keys": _joined,
     "function|stats": _running,
     "acl|log": merging.acl_log,
     "latency|doctor": merging.texts,

@@ -7,9 +7,11 @@ message is copied to each client's unsent bytes; a large one is copied once for 
 Rules. Writing to a session calls nobody back, so the loop may walk over the dict; who is too slow is dropped after it.
 """
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
 from rproxy.engine.session cimport Session
+from rproxy.routing.pins cimport Pins
 from rproxy.upstream.feed cimport Listener
 from rproxy.wire.frames cimport Blob
 
@@ -20,8 +22,8 @@ cdef enum:
 @cython.final
 cdef class Crowd(Listener):
 
-    def __cinit__(self, bint lines=False):
-        self.sessions, self.lines = {}, lines
+    def __cinit__(self, bint lines=False, Pins pins=None):
+        self.sessions, self.lines, self.pins = {}, lines, pins
 
     def add(self, Session session not None):
         """The session hears what comes from now on."""
@@ -32,8 +34,15 @@ cdef class Crowd(Listener):
         self.sessions.pop(session, None)
 
     cdef int hear(self, char *frame, Py_ssize_t size) except -1:
-        cdef char first = frame[0]
-        cdef list slow = self._tell(frame, size) if size < SHARE_LEAST else self._share(frame, size)
+        cdef char first
+        cdef list slow
+        cdef bytes changed
+        if self.pins is not None:
+            changed = PyBytes_FromStringAndSize(frame, size)
+            changed = self.pins.line(changed) if self.lines else self.pins.message(changed)
+            frame, size = PyBytes_AS_STRING(changed), PyBytes_GET_SIZE(changed)
+        first = frame[0]
+        slow = self._tell(frame, size) if size < SHARE_LEAST else self._share(frame, size)
         frame[0] = first
         if slow is not None:
             for session in slow:

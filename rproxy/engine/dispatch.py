@@ -1,35 +1,38 @@
 """The ladder: what becomes of a request that does not take the straight path. Read this page first.
 
-A request climbs down the rungs until one takes it: an attack? -> renamed? -> paused? -> queued by
-MULTI? -> unknown? -> malformed? -> locked out? -> denied? -> forbidden to a subscriber? -> about to
-track changes? -> answered here? -> refused? -> the session is pinned, or this pins it? -> Pub/Sub?
--> a script to remember? -> split or broadcast? -> one slot. Each rung is a function that answers
-whether it took the request. What a command is comes from the command table (rproxy/routing), never
-from its name; names stand only in tables, next to what is done for them.
+A request climbs down the rungs until one knows its Way: an attack? -> renamed? -> paused? ->
+queued by MULTI? -> unknown? -> malformed? -> locked out? -> denied? -> forbidden to a subscriber?
+-> answered here? -> administration? -> keys that are not together? -> a transaction's? ->
+blocking? -> Pub/Sub? -> split? -> for every master? -> one slot. A rung judges, and changes nothing
+but the request that it is shown; the Way that is found then takes the request (ways.py). So PROXY
+EXPLAIN asks the same rungs. Rungs that need no more than the command also answer in general, for
+PROXY COMMANDS.
 
-A rung for commands that rproxy does not serve answers an error that says so: never a wrong
-answer, never a stuck connection.
+What a command is comes from the command table (rproxy/routing), never from its name; names stand
+only in tables, next to what is done for them. A command that rproxy does not serve is answered with
+an error that says so: never a wrong answer, never a stuck connection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rproxy import errors
-from rproxy.engine.acknowledged import wait
-from rproxy.engine.blocking import block
-from rproxy.engine.broadcast import broadcast
+from rproxy.engine import multi, pubsub, ways
+from rproxy.engine.acknowledged import WAITS
+from rproxy.engine.blocking import block, may_wait
+from rproxy.engine.broadcast import broadcast, rule_for
+from rproxy.engine.emulation import cluster
+from rproxy.engine.explain import proxy
 from rproxy.engine.keyspace import KEYSPACE
 from rproxy.engine.local import CONNECTING, LOCAL
-from rproxy.engine.multi import COMMANDS
 from rproxy.engine.placement import HARMLESS, NOWHERE, UNTOLD_POLICIES
-from rproxy.engine.pubsub import confined, pubsub
 from rproxy.engine.queueing import queue
 from rproxy.engine.scripting import SCRIPTING, teach
-from rproxy.engine.server import SERVER
-from rproxy.engine.tracking_commands import begins_to_track
-from rproxy.routing.access import DENIED, RENAMED
+from rproxy.engine.server import BY_WORDS, SERVER
+from rproxy.engine.ways import Take, Way, refusal, unserved
+from rproxy.routing import access
 from rproxy.routing.arity import arity_error
 from rproxy.routing.slots import CROSS_SLOT
 from rproxy.routing.specs import CommandFlag, CommandSpec
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
     from rproxy.engine.engine import Engine
     from rproxy.engine.session import Session
 
-Rung = Callable[["Engine", "Session", Request], bool]
+Judge = Callable[["Engine", "Session", Request], Way | None]
+General = Callable[["Engine", CommandSpec], Way | None]
 
 ATTACKS = {b"post", b"host:"}
 """First words of HTTP requests, sent by a browser that someone has lured here: Redis closes at
@@ -49,19 +53,60 @@ once, so do we.
 ADMIN = frozenset({"admin"})
 """Flags of commands that change or stop servers."""
 
-WAITS = frozenset({"wait", "waitaof"})
-"""Commands that wait for replicas of every master."""
+CHOOSERS: dict[str, General] = {"cluster": cluster, **WAITS}
+"""Commands whose Way hangs on the configuration, or on what the servers are."""
 
-OWN_WAYS = {**KEYSPACE, **SCRIPTING, **SERVER}
-"""Commands that take more than one place, or more than a rule for the replies."""
+
+TOGETHER: dict[str, Callable[[Session], int]] = {
+    "ssubscribe": lambda session: -1,
+    "watch": multi.watched_slot,
+}
+"""Commands on other links whose keys share a slot -> the one that it has to be, or -1."""
+
+
+class Rung(NamedTuple):
+    """One rung; both functions answer None where the next rung is to be asked."""
+
+    judge: Judge
+    """The Way of a request."""
+
+    in_general: General | None = None
+    """The Way of a command, whatever its arguments; None where that decides nothing here."""
 
 
 def dispatch(engine: Engine, session: Session, request: Request) -> None:
     """Take one request down the ladder."""
+    way = judge(engine, session, request)
+    if way.name in ways.SENT:
+        teach(engine, request)
+    way.take(engine, session, request)
+
+
+def judge(engine: Engine, session: Session, request: Request) -> Way:
+    """What is to become of the request; nothing happens yet."""
+    for ask in JUDGES:
+        way = ask(engine, session, request)
+        if way is not None:
+            return way
+    raise AssertionError("the last rung knows a way for every request")
+
+
+def in_general(engine: Engine, spec: CommandSpec) -> Way:
+    """What becomes of well-formed requests of the command; some may take an easier way."""
     for rung in LADDER:
-        if rung(engine, session, request):
-            return
-    raise AssertionError("the last rung takes every request")
+        way = None if rung.in_general is None else rung.in_general(engine, spec)
+        if way is not None:
+            return way
+    raise AssertionError("the last rung knows a way for every command")
+
+
+def of_command(general: General) -> Rung:
+    """A rung for which all requests of a command are alike."""
+
+    def judge(engine: Engine, session: Session, request: Request) -> Way | None:
+        return general(engine, request.spec)
+
+    return Rung(judge, general)
 
 
 def root(spec: CommandSpec) -> str:
@@ -69,165 +114,203 @@ def root(spec: CommandSpec) -> str:
     return spec.name.partition("|")[0]
 
 
-def _attack(engine: Engine, session: Session, request: Request) -> bool:
+def _attack(engine: Engine, session: Session, request: Request) -> Way | None:
     """HTTP; some servers have its words in their command tables, so being known means nothing."""
-    if request.argv()[0].lower() not in ATTACKS:
-        return False
+    return Way(ways.ATTACK, _close) if request.argv()[0].lower() in ATTACKS else None
+
+
+def _close(engine: Engine, session: Session, request: Request) -> None:
     engine.probe.client_broke_protocol(session.client.address, "an HTTP request")
     session.end()
-    return True
 
 
-def _renamed(engine: Engine, session: Session, request: Request) -> bool:
+def _renamed(engine: Engine, session: Session, request: Request) -> None:
     """The operator's name for a command: the request goes on under the servers' name."""
-    if request.spec is not None and RENAMED in request.spec.server_flags:
+    if request.spec is not None and access.RENAMED in request.spec.server_flags:
         name, *words = request.argv()
         argv = [engine.access.original(name) or name, *words]
         session.rewrite(request, pack(argv), engine.meant.lookup(*argv[:2]))
-    return False
 
 
-def _paused(engine: Engine, session: Session, request: Request) -> bool:
+def _paused(engine: Engine, session: Session, request: Request) -> Way | None:
     """CLIENT PAUSE: the request waits, and its session with it."""
-    if not engine.pause.holds(session, request):
-        return False
+    return HELD if engine.pause.holds(session, request) else None
+
+
+def _hold(engine: Engine, session: Session, request: Request) -> None:
     engine.pause.take(session, request)
-    return True
 
 
-def _unknown(engine: Engine, session: Session, request: Request) -> bool:
+def _unknown(engine: Engine, session: Session, request: Request) -> Way | None:
     """Not in the table: locked out, or looked up at the servers."""
     if request.spec is not None:
-        return False
+        return None
     if not session.client.authenticated:
-        session.answer(errors.AUTH_NEEDED, request)
-    elif engine.access.is_gone(request.argv()[0]):
-        session.answer(errors.unknown_command_reply(request.argv()), request)
-    else:
-        engine.look_up(session, request, request.argv()[0].lower())
-    return True
+        return LOCKED_OUT
+    if engine.access.is_gone(request.argv()[0]):
+        return refusal(ways.RENAMED, errors.unknown_command_reply(request.argv()))
+    return Way(ways.UNKNOWN, _look_up)
 
 
-def _malformed(engine: Engine, session: Session, request: Request) -> bool:
+def _look_up(engine: Engine, session: Session, request: Request) -> None:
+    engine.look_up(session, request, request.argv()[0].lower())
+
+
+def _malformed(engine: Engine, session: Session, request: Request) -> Way | None:
     """The wrong number of arguments."""
-    if request.spec.takes(len(request.argv())):
-        return False
-    session.answer(arity_error(request.spec), request)
-    return True
+    spec = request.spec
+    return None if spec.takes(len(request.argv())) else refusal(ways.ARITY, arity_error(spec))
 
 
-def _locked_out(engine: Engine, session: Session, request: Request) -> bool:
+def _locked_out(engine: Engine, session: Session, request: Request) -> Way | None:
     """Not authenticated: only the commands that authenticate or leave."""
     if session.client.authenticated or root(request.spec) in CONNECTING:
-        return False
-    session.answer(errors.AUTH_NEEDED, request)
-    return True
+        return None
+    return LOCKED_OUT
 
 
-def _denied(engine: Engine, session: Session, request: Request) -> bool:
+def _denied(engine: Engine, spec: CommandSpec) -> Way | None:
     """The operator denies the command to everybody."""
-    if DENIED not in request.spec.server_flags:
-        return False
-    session.answer(errors.denied_reply(request.spec.name), request)
-    return True
+    if access.DENIED not in spec.server_flags:
+        return None
+    return refusal(ways.DENIED, errors.denied_reply(spec.name))
 
 
-def _answered_here(engine: Engine, session: Session, request: Request) -> bool:
-    """State of the client or of rproxy: see local.py."""
-    answer = LOCAL.get(root(request.spec)) or LOCAL.get(request.spec.name)
-    if answer is None or request.spec.name == "client|help":  # any node helps as well
-        return False
-    answer(engine, session, request)
-    return True
+def _alone(engine: Engine, spec: CommandSpec) -> Way | None:
+    """What no node is needed for: state of the client or of rproxy (local.py), or no way at all."""
+    way = ALONE.get(spec.name) or ALONE.get(root(spec))
+    if way is None and (choose := CHOOSERS.get(root(spec))) is not None:
+        return choose(engine, spec)
+    return way
 
 
-def _refused(engine: Engine, session: Session, request: Request) -> bool:
-    """Commands that nobody can stand for; those that change or stop servers, unless allowed."""
-    spec = request.spec
-    if spec.name in NOWHERE:
-        return _not_served(session, request, NOWHERE[spec.name])
+def _administration(engine: Engine, spec: CommandSpec) -> Way | None:
+    """Commands that change or stop servers, unless allowed."""
     if not spec.server_flags & ADMIN or spec.name in HARMLESS:
-        return False
+        return None
     if engine.config.admin_commands == "allow":
-        return False
-    session.answer(errors.admin_reply(spec.name.replace("|", " ")), request)
-    return True
+        return None
+    return refusal(ways.REFUSED, errors.admin_reply(spec.name.replace("|", " ")))
 
 
-def _pinned(engine: Engine, session: Session, request: Request) -> bool:
-    """Transactions and blocking commands have a link of their own (inside MULTI: queueing.py)."""
-    act = COMMANDS.get(request.spec.name)
-    if act is not None:
-        act(engine, session, request)
-        return True
-    if request.spec.name in WAITS:
-        wait(engine, session, request)
-        return True
-    return "blocking" in request.spec.server_flags and block(engine, session, request)
+def _of_table(table: dict[str, Way]) -> Rung:
+    """A rung for the commands of a table."""
+    return of_command(lambda engine, spec: table.get(spec.name))
 
 
-def _taught(engine: Engine, session: Session, request: Request) -> bool:
-    """Scripts are remembered on their way to the servers; flushed ones are forgotten."""
-    teach(engine, request)
-    return False
+def _together(engine: Engine, session: Session, request: Request) -> Way | None:
+    """Keys or channels that have to share one slot, and do not."""
+    slot_before = TOGETHER.get(request.spec.name)
+    if slot_before is None:
+        return None
+    slot, before = session.assign(request), slot_before(session)
+    return SEVERAL_SLOTS if slot == CROSS_SLOT or before not in (-1, slot) else None
 
 
-def _spread(engine: Engine, session: Session, request: Request) -> bool:
-    """Commands for several nodes, or for keys in several slots."""
-    spec = request.spec
-    if spec.request_policy == "multi_shard":
-        if not spec.flags & CommandFlag.MULTI_SHARD or session.assign(request) != CROSS_SLOT:
-            return False
-        session.split(request)
-        return True
-    answer = OWN_WAYS.get(spec.name)
-    if answer is None and not spec.request_policy and spec.name not in UNTOLD_POLICIES:
-        return False
-    if not engine.cluster.slotmap.masters:
-        engine.wait_for_map(session, request)
-        return True
-    if answer is not None:
-        answer(engine, session, request)
-        return True
-    return broadcast(engine, session, request) or _not_served(
-        session, request, "it concerns every node"
-    )
+def _blocking(engine: Engine, session: Session, request: Request) -> Way | None:
+    """A command that may wait, if it names its keys rightly: else a node says what is wrong."""
+    if "blocking" in request.spec.server_flags and may_wait(request):
+        return BLOCKED if session.assign(request) >= 0 else None
+    return None
 
 
-def _one_slot(engine: Engine, session: Session, request: Request) -> bool:
+def _often_blocking(engine: Engine, spec: CommandSpec) -> Way | None:
+    return BLOCKED if "blocking" in spec.server_flags else None
+
+
+def _split(engine: Engine, session: Session, request: Request) -> Way | None:
+    """Keys of several slots, where the command can be cut."""
+    way = _often_split(engine, request.spec)
+    return way if way is not None and session.assign(request) == CROSS_SLOT else None
+
+
+def _often_split(engine: Engine, spec: CommandSpec) -> Way | None:
+    return ways.IN_PIECES if spec.flags & CommandFlag.MULTI_SHARD else None
+
+
+def _spread(engine: Engine, session: Session, request: Request) -> Way | None:
+    """Commands for several nodes."""
+    by_words = BY_WORDS.get(request.spec.name)
+    chosen = None if by_words is None else by_words(request.argv())
+    return chosen or _always_spread(engine, request.spec)
+
+
+def _always_spread(engine: Engine, spec: CommandSpec) -> Way | None:
+    own = OWN_WAYS.get(spec.name)
+    if own is not None or spec.request_policy == "multi_shard":
+        return own
+    if not spec.request_policy and spec.name not in UNTOLD_POLICIES:
+        return None
+    return unserved(spec.name, "it concerns every node") if rule_for(spec) is None else EVERYWHERE
+
+
+def _one_slot(engine: Engine, session: Session, request: Request) -> Way:
     """Everything else goes to one node, or is refused because it would need several."""
     slot = session.assign(request)
     if slot == CROSS_SLOT:
-        session.answer(errors.CROSS_SLOT, request)
-    elif slot >= 0:
-        session.forward(request)
-    else:  # no key, or none that can be found: any node answers, or says what is wrong
-        session.enter(request)
-        engine.cluster.send_anywhere(session.protocol, request)
-    return True
+        return SEVERAL_SLOTS
+    return (
+        ways.TO_SLOT if slot >= 0 else ways.TO_ANY
+    )  # no key that can be found: any node says what is wrong
 
 
-def _not_served(session: Session, request: Request, why: str) -> bool:
-    session.answer(errors.not_served_reply(request.spec.name.replace("|", " "), why), request)
-    return True
+def _mostly_one_slot(engine: Engine, spec: CommandSpec) -> Way:
+    return ways.TO_SLOT if spec.is_keyed else ways.TO_ANY
 
+
+def _mapped(take: Take) -> Take:
+    """The same once a node is known."""
+
+    def wait(engine: Engine, session: Session, request: Request) -> None:
+        if engine.cluster.slotmap.masters:
+            take(engine, session, request)
+        else:
+            engine.wait_for_map(session, request)
+
+    return wait
+
+
+HELD = Way(ways.PAUSED, _hold)
+LOCKED_OUT = refusal(ways.NO_AUTH, errors.AUTH_NEEDED)
+BLOCKED = Way(ways.BLOCKING, block)
+EVERYWHERE = Way(ways.MASTERS, _mapped(broadcast))
+SEVERAL_SLOTS = refusal(ways.CROSS, errors.CROSS_SLOT)
+
+ALONE = {
+    **LOCAL,
+    **{name: unserved(name, why) for name, why in NOWHERE.items()},
+    "proxy": Way(ways.HERE, proxy),
+}
+"""What rproxy answers itself, or does not serve whatever its configuration says."""
+
+OWN_WAYS = {
+    name: Way(way.name, _mapped(way.take))
+    for name, way in {**KEYSPACE, **SCRIPTING, **SERVER}.items()
+}
+"""Commands that take more than one place, or more than a rule for the replies."""
+
+TRANSACTIONS = {name: Way(ways.TRANSACTION, take) for name, take in multi.COMMANDS.items()}
+SUBSCRIBING = {name: Way(ways.PUBSUB, take) for name, take in pubsub.COMMANDS.items()}
 
 LADDER: tuple[Rung, ...] = (
-    _attack,
-    _renamed,
-    _paused,
-    queue,
-    _unknown,
-    _malformed,
-    _locked_out,
-    _denied,
-    confined,
-    begins_to_track,
-    _answered_here,
-    _refused,
-    _pinned,
-    pubsub,
-    _taught,
-    _spread,
-    _one_slot,
+    Rung(_attack),
+    Rung(_renamed),
+    Rung(_paused),
+    Rung(queue),
+    Rung(_unknown),
+    Rung(_malformed),
+    Rung(_locked_out),
+    of_command(_denied),
+    Rung(pubsub.confined),
+    of_command(_alone),
+    of_command(_administration),
+    Rung(_together),
+    _of_table(TRANSACTIONS),
+    Rung(_blocking, _often_blocking),
+    _of_table(SUBSCRIBING),
+    Rung(_split, _often_split),
+    Rung(_spread, _always_spread),
+    Rung(_one_slot, _mostly_one_slot),
 )
+
+JUDGES = tuple(rung.judge for rung in LADDER)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from rproxy import errors
 from rproxy.engine.numbers import integer
 from rproxy.engine.replies import encode, verbatim
+from rproxy.engine.ways import HERE, SLOT, TO_ANY, UNSERVED, Way, refusal, unserved
 from rproxy.routing.slots import slot_of
+from rproxy.routing.specs import CommandSpec
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -123,33 +125,33 @@ TOLD: dict[str, Callable[[Engine, Session, list[bytes]], bytes]] = {
 }
 """What is told of the one node."""
 
-IN_SLOT = frozenset({"cluster|countkeysinslot", "cluster|getkeysinslot"})
-"""What only the slot's owner knows."""
+
+def cluster(engine: Engine, spec: CommandSpec) -> Way:
+    """The Way of CLUSTER and its subcommands."""
+    if spec.name == "cluster|keyslot":
+        return Way(HERE, _keyslot)
+    if not engine.config.cluster_emulation:
+        return refusal(UNSERVED, DISABLED)
+    if spec.name in TOLD:
+        return Way(HERE, _tell)
+    why = "it changes or describes one node: send it to that node"
+    return WAYS.get(spec.name) or unserved(spec.name, why)
 
 
-def cluster(engine: Engine, session: Session, request: Request) -> None:
-    """Answer CLUSTER and its subcommands."""
-    argv, name = request.argv(), request.spec.name
-    if name == "cluster|keyslot":
-        session.answer(encode(slot_of(argv[2])), request)
-    elif not engine.config.cluster_emulation:
-        session.answer(DISABLED, request)
-    elif name in TOLD:
-        session.answer(TOLD[name](engine, session, argv), request)
-    elif name in IN_SLOT:
-        _ask_owner(session, request, argv)
-    elif name == "cluster|help":
-        session.enter(request)
-        engine.cluster.send_anywhere(session.protocol, request)
-    elif name == "cluster":
-        session.answer(errors.unknown_subcommand_reply(b"CLUSTER", argv[1]), request)
-    else:
-        why = "it changes or describes one node: send it to that node"
-        session.answer(errors.not_served_reply(name.replace("|", " "), why), request)
+def _keyslot(engine: Engine, session: Session, request: Request) -> None:
+    session.answer(encode(slot_of(engine.pins.to_server(request.argv()[2]))), request)
 
 
-def _ask_owner(session: Session, request: Request, argv: list[bytes]) -> None:
-    slot = integer(argv[2])
+def _tell(engine: Engine, session: Session, request: Request) -> None:
+    session.answer(TOLD[request.spec.name](engine, session, request.argv()), request)
+
+
+def _stranger(engine: Engine, session: Session, request: Request) -> None:
+    session.answer(errors.unknown_subcommand_reply(b"CLUSTER", request.argv()[1]), request)
+
+
+def _ask_owner(engine: Engine, session: Session, request: Request) -> None:
+    slot = integer(request.argv()[2])
     if slot is None:
         session.answer(errors.NOT_AN_INTEGER, request)
     elif not 0 <= slot < SLOTS:
@@ -157,3 +159,12 @@ def _ask_owner(session: Session, request: Request, argv: list[bytes]) -> None:
     else:
         request.slot = slot
         session.forward(request)
+
+
+WAYS = {
+    "cluster": Way(HERE, _stranger),
+    "cluster|help": TO_ANY,
+    "cluster|countkeysinslot": Way(SLOT, _ask_owner),
+    "cluster|getkeysinslot": Way(SLOT, _ask_owner),
+}
+"""What more the one node does; only a slot's owner knows the keys in it."""

@@ -20,16 +20,19 @@ from rproxy.config import Config
 from rproxy.engine.acknowledged import Acknowledged
 from rproxy.engine.blocking import Blocked
 from rproxy.engine.client import Client
-from rproxy.engine.dispatch import dispatch
+from rproxy.engine.dispatch import dispatch, in_general, judge
 from rproxy.engine.everywhere import answer_worker
+from rproxy.engine.explain import with_own
 from rproxy.engine.hub import Hub
 from rproxy.engine.pause import Pause
 from rproxy.engine.session import Session, Shared
 from rproxy.engine.tracking import Tracking
+from rproxy.engine.ways import Way
 from rproxy.errors import NetworkError, uncovered_reply
 from rproxy.probe import Probe
 from rproxy.routing.access import Access
 from rproxy.routing.commands import built_in, merge
+from rproxy.routing.pins import Pins
 from rproxy.routing.specs import CommandSpec
 from rproxy.transport.bus import Bus
 from rproxy.transport.stream import Tick
@@ -62,13 +65,15 @@ class Engine:
         self.server_version = "7.0.0"
         self.started = time.monotonic()
         self.access = Access(config.deny, config.rename)
+        self.pins = Pins((prefix, rule.tag) for rule in config.pin for prefix in rule.prefixes)
         self.pause = Pause(self)
-        self.genuine = self.meant = built_in()
-        """The servers' command table; `meant` has marks, `shared.commands` also new names."""
+        self.genuine = self.meant = with_own(built_in())
+        """The servers' commands, and PROXY; `meant` has marks, `shared.commands` also new names."""
         self.shared = Shared(tick, self.meant, self.dispatch, cluster.table(2), cluster.table(3))
+        self.shared.pins = self.pins if self.pins.pairs else None
         self.use_table()
         self._set_limits()
-        self.hub = Hub(config, cluster, tick)
+        self.hub = Hub(config, cluster, tick, self.pins)
         self.tracking = Tracking(self)
         self._unknown: dict[bytes, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,6 +96,14 @@ class Engine:
         dispatch(self, session, request)
         if session.is_tracking:
             self.tracking.note(session, request)
+
+    def judge(self, session: Session, request: Request) -> Way:
+        """What would become of a request that is taken down the ladder."""
+        return judge(self, session, request)
+
+    def in_general(self, spec: CommandSpec) -> Way:
+        """What becomes of requests of a command."""
+        return in_general(self, spec)
 
     def start(self) -> None:
         """Begin to learn the cluster's own command table."""
@@ -127,7 +140,7 @@ class Engine:
 
     def _learnt(self, commands: object) -> None:
         """Servers have told of commands."""
-        self.genuine = merge(self.genuine, commands)
+        self.genuine = with_own(merge(self.genuine, commands))
         self.use_table()
 
     async def _learn_all(self) -> None:
@@ -165,18 +178,24 @@ class Engine:
         return len(name) > LONGEST_NAME or self._unknown.get(name, 0.0) > time.monotonic()
 
     async def _look_up(self, session: Session, request: Request, name: bytes) -> None:
+        request.spec = await self.learn(name)
+        session.pin_keys(request)
+        self.resume(session, request)
+
+    async def learn(self, name: bytes) -> CommandSpec | None:
+        """Ask the servers of a name that the table lacks: what it means, or None."""
         try:
             (found,) = await self.cluster.ask(("COMMAND", "INFO", name))
             if not isinstance(found, hiredis.ReplyError):
                 self._learnt([entry for entry in found if entry])
         except NetworkError:
             pass  # the request itself will meet the same trouble and be answered by it
-        request.spec = self.shared.commands.lookup(name)
-        if request.spec is None:
+        spec = self.shared.commands.lookup(name)
+        if spec is None:
             if len(self._unknown) >= UNKNOWN_KEPT:
                 self._unknown.clear()
             self._unknown[name] = time.monotonic() + UNKNOWN_SECONDS
-        self.resume(session, request)
+        return spec
 
     # -- the slot map --
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 from rproxy import errors
 from rproxy.engine.crowd import Crowd
 from rproxy.routing.globs import matches
+from rproxy.routing.pins import Pins
 from rproxy.upstream.feed import CHANNEL, MONITOR, PATTERN, SHARD, Topic
 from rproxy.upstream.sink import answer
-from rproxy.upstream.subscriptions import Subscriptions
+from rproxy.upstream.subscriptions import Subscriptions, is_everywhere
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -85,8 +86,9 @@ class Joining:
 class Hub:
     """The subscriptions of one worker's clients."""
 
-    def __init__(self, config: Config, cluster: Cluster, tick: Tick) -> None:
+    def __init__(self, config: Config, cluster: Cluster, tick: Tick, pins: Pins) -> None:
         self.config = config
+        self.pins = pins
         self.loop = cluster.loop
         self.pubsub = Subscriptions(cluster, tick, self)
         # On feeds of their own: what a node shows there is for nobody else.
@@ -143,7 +145,9 @@ class Hub:
         way = self._way(kind)
         topic = way.topics[kind].get(name)
         if topic is None:
-            topic = way.want(kind, name, Crowd(kind == MONITOR))
+            pinned = bool(self.pins.pairs) and is_everywhere(kind, name)
+            crowd = Crowd(kind == MONITOR, self.pins if pinned else None)
+            topic = way.want(kind, name, crowd)
         return topic
 
     def _joined(self, joining: Joining) -> None:

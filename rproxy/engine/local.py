@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from rproxy import errors
 from rproxy.engine.clients import SUBCOMMANDS
-from rproxy.engine.emulation import cluster
 from rproxy.engine.everywhere import ask_all, concerns_all
+from rproxy.engine.multi import unwatch
 from rproxy.engine.numbers import integer
 from rproxy.engine.pubsub import monitor
 from rproxy.engine.replies import OK, encode, simple
 from rproxy.engine.server import info
+from rproxy.engine.tracking_commands import begins_to_track
+from rproxy.engine.ways import HERE, MASTERS, PUBSUB, TO_ANY, Way
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ def _accepted(engine: Engine, session: Session, argv: Words) -> bytes:
 
 def _quit(engine: Engine, session: Session, request: Request) -> None:
     """OK after all earlier replies, then close; what follows QUIT is ignored."""
+    unwatch(session)
     session.answer(OK, request)
     session.end()
 
@@ -85,6 +88,8 @@ def _reset(engine: Engine, session: Session, request: Request) -> None:
     """Back to a fresh connection, once earlier commands are answered: they keep their protocol
     version.
     """
+
+    unwatch(session)
 
     def reset(session: Session) -> None:
         engine.hub.leave(session)
@@ -123,6 +128,7 @@ def _hello(engine: Engine, session: Session, request: Request) -> None:
     """HELLO [2|3 [AUTH user password] [SETNAME name]]; a change of version waits for earlier
     replies.
     """
+    unwatch(session, for_good=False)
     problem, version, name = _read_hello(engine, session, request.argv())
     if problem is not None:
         session.answer(problem, request)
@@ -195,21 +201,29 @@ def _client(engine: Engine, session: Session, request: Request) -> None:
         session.answer(reply, request)
 
 
-LOCAL: dict[str, Answer] = {
-    "ping": _local(_ping),
-    "echo": _local(_echo),
-    "time": _local(_time),
-    "select": _local(_select),
-    "readonly": _local(_accepted),
-    "readwrite": _local(_accepted),
-    "asking": _local(_accepted),
-    "acl|whoami": _local(_whoami),
-    "auth": _local(_auth),
-    "cluster": cluster,
-    "info": info,
-    "quit": _quit,
-    "reset": _reset,
-    "hello": _hello,
-    "client": _client,
-    "monitor": monitor,
+def _track(engine: Engine, session: Session, request: Request) -> None:
+    """CLIENT TRACKING, once the nodes tell of changes."""
+    if not begins_to_track(engine, session, request):
+        _client(engine, session, request)
+
+
+LOCAL = {
+    "ping": Way(HERE, _local(_ping)),
+    "echo": Way(HERE, _local(_echo)),
+    "time": Way(HERE, _local(_time)),
+    "select": Way(HERE, _local(_select)),
+    "readonly": Way(HERE, _local(_accepted)),
+    "readwrite": Way(HERE, _local(_accepted)),
+    "asking": Way(HERE, _local(_accepted)),
+    "acl|whoami": Way(HERE, _local(_whoami)),
+    "auth": Way(HERE, _local(_auth)),
+    "info": Way(MASTERS, info),
+    "quit": Way(HERE, _quit),
+    "reset": Way(HERE, _reset),
+    "hello": Way(HERE, _hello),
+    "client": Way(HERE, _client),
+    "client|help": TO_ANY,
+    "client|tracking": Way(HERE, _track),
+    "monitor": Way(PUBSUB, monitor),
 }
+"""Commands and containers -> their Way."""

@@ -66,6 +66,21 @@ def _unwatch(engine: Engine, session: Session, request: Request) -> None:
     session.answer(OK, request)
 
 
+def watched_slot(session: Session) -> int:
+    """The slot of what the session watches, or -1; inside MULTI no slot matters to WATCH."""
+    transaction = of(session)
+    return -1 if transaction is None else transaction.slot
+
+
+def unwatch(session: Session, for_good: bool = True) -> None:
+    """The client leaves its transaction, or what it watches; or it may lose the link for that."""
+    transaction = of(session)
+    if transaction is not None and for_good:
+        transaction.drop()
+    elif transaction is not None:
+        transaction.give_up_watch()
+
+
 Command = Callable[["Engine", "Session", Request], None]
 
 COMMANDS: dict[str, Command] = {

@@ -22,12 +22,13 @@ from rproxy.engine.broadcast import Replies, merged
 from rproxy.engine.fanout import spread
 from rproxy.engine.hub import subscriber_of
 from rproxy.engine.replies import OK, encode
+from rproxy.engine.ways import CONFINED as CONFINEMENT
+from rproxy.engine.ways import HERE, Way, refusal
 from rproxy.routing.globs import matches
-from rproxy.routing.slots import CROSS_SLOT
 from rproxy.upstream.cluster import parse_reply
 from rproxy.upstream.feed import CHANNEL, MONITOR, PATTERN, SHARD, Topic
 from rproxy.upstream.sink import answer, call
-from rproxy.wire.frames import Request
+from rproxy.wire.frames import Request, pack
 
 if TYPE_CHECKING:
     from rproxy.config import Address
@@ -40,21 +41,19 @@ KEYSPACE = frozenset({"write", "readonly", "may_replicate"})
 """Flags of commands that a client under MONITOR may not send."""
 
 
-def confined(engine: Engine, session: Session, request: Request) -> bool:
-    """Whether a command was answered that subscribers of RESP2, or monitors, may not send."""
+def confined(engine: Engine, session: Session, request: Request) -> Way | None:
+    """The Way of a command that subscribers of RESP2, or monitors, may not send."""
     spec = request.spec
     if session.is_monitor and spec.server_flags & KEYSPACE:
-        session.answer(errors.MONITOR_ONLY, request)
-    elif not session.is_confined or spec.name in CONFINED:
-        return False
-    elif spec.name == "ping":
-        _pong(session, request)
-    else:
-        session.answer(errors.subscriber_only_reply(spec.name), request)
-    return True
+        return refusal(CONFINEMENT, errors.MONITOR_ONLY)
+    if not session.is_confined or spec.name in CONFINED:
+        return None
+    if spec.name == "ping":
+        return Way(HERE, _pong)
+    return refusal(CONFINEMENT, errors.subscriber_only_reply(spec.name))
 
 
-def _pong(session: Session, request: Request) -> None:
+def _pong(engine: Engine, session: Session, request: Request) -> None:
     words = request.argv()
     reply = errors.wrong_arity_reply("ping") if len(words) > 2 else encode([b"pong", *words[1:]])
     session.answer(encode([b"pong", b""]) if len(words) == 1 else reply, request)
@@ -64,10 +63,6 @@ def _pong(session: Session, request: Request) -> None:
 
 
 def _subscribe(kind: int, engine: Engine, session: Session, request: Request) -> None:
-    if kind == SHARD and session.assign(request) == CROSS_SLOT:
-        session.answer(errors.CROSS_SLOT, request)
-        return
-
     def begin(session: Session) -> None:
         _begin(kind, engine, session, request)
 
@@ -77,9 +72,14 @@ def _subscribe(kind: int, engine: Engine, session: Session, request: Request) ->
         begin(session)
 
 
+def _to_server(engine: Engine, kind: int, names: Words) -> Words:
+    """What servers call them: the channels of pinned keys' events have other names there."""
+    return names if kind == SHARD else [engine.pins.channel_to_server(name) for name in names]
+
+
 def _begin(kind: int, engine: Engine, session: Session, request: Request) -> None:
     """Nothing is under way: subscribe, and answer once that is confirmed."""
-    names = request.argv()[1:]
+    names = _to_server(engine, kind, request.argv()[1:])
     subscriber = subscriber_of(session)
     problem = engine.hub.refusal(subscriber, kind, names)
     if problem is not None:
@@ -98,7 +98,8 @@ def _begin(kind: int, engine: Engine, session: Session, request: Request) -> Non
         count, lines = before, []
         for name in names:
             count = max(count, counts.get(name, count))
-            lines.append(_line(BEGIN[kind], name, count, session.protocol))
+            shown = engine.pins.channel_to_client(name)
+            lines.append(_line(BEGIN[kind], shown, count, session.protocol))
         session.voice(request)
         session.answer(b"".join(lines), request)
 
@@ -120,9 +121,11 @@ def _line(word: bytes, name: bytes | None, count: int, protocol: int) -> bytes:
 
 
 def _unsubscribe(kind: int, engine: Engine, session: Session, request: Request) -> None:
-    names = request.argv()[1:] or None
+    names = _to_server(engine, kind, request.argv()[1:]) or None
     counts, missing, answer_later = engine.hub.part(session, kind, names)
-    rows: Sequence[tuple[bytes | None, int]] = counts
+    rows: Sequence[tuple[bytes | None, int]] = [
+        (engine.pins.channel_to_client(name), count) for name, count in counts
+    ]
     if not rows:
         rows = [(None, subscriber_of(session).count(kind))]
     reply = b"".join(_line(END[kind], name, count, session.protocol) for name, count in rows)
@@ -244,7 +247,7 @@ def _channels(engine: Engine, kind: int, words: Words, answers: Answers) -> list
     pattern = words[0] if words else b"*"
     topics = engine.hub.pubsub.topics[kind]
     own = [name for name in topics if engine.hub.crowd(kind, name) and matches(pattern, name)]
-    return list(found | dict.fromkeys(own))
+    return [engine.pins.channel_to_client(name) for name in found | dict.fromkeys(own)]
 
 
 def _numsub(engine: Engine, kind: int, words: Words, answers: Answers) -> list[bytes | int]:
@@ -255,7 +258,7 @@ def _numsub(engine: Engine, kind: int, words: Words, answers: Answers) -> list[b
         for address, counts in answers:
             own = name in topics and engine.hub.pubsub.subscribed_at(address, topics[name])
             count += max(0, counts[2 * place + 1] - own)
-        found += [name, count]
+        found += [engine.pins.channel_to_client(name), count]
     return found
 
 
@@ -280,7 +283,9 @@ QUERIES = {
 def _query(engine: Engine, session: Session, request: Request) -> None:
     """Ask every master, merge their answers with what this worker knows."""
     query = QUERIES[request.spec.name]
-    words = request.argv()[2:]
+    words = _to_server(engine, query.kind, request.argv()[2:])
+    if words != request.argv()[2:]:
+        session.rewrite(request, pack([*request.argv()[:2], *words]), request.spec)
     if request.spec.name.endswith("channels") and len(words) > 1:
         session.answer(errors.pubsub_syntax_reply(request.argv()[1]), request)
         return
@@ -300,15 +305,6 @@ def _query(engine: Engine, session: Session, request: Request) -> None:
     protocol = session.protocol
     session.enter(request)
     spread(request, pools, lambda replies: merged(replies, names, merge, protocol))
-
-
-def pubsub(engine: Engine, session: Session, request: Request) -> bool:
-    """Whether the command is one of Pub/Sub, which is seen to then."""
-    act = COMMANDS.get(request.spec.name)
-    if act is None:
-        return False
-    act(engine, session, request)
-    return True
 
 
 COMMANDS: dict[str, Callable[[Engine, Session, Request], None]] = {

@@ -15,6 +15,7 @@ from rproxy.engine.local import LOCAL
 from rproxy.engine.multi import COMMANDS, of
 from rproxy.engine.scripting import teach
 from rproxy.engine.transactions import Transaction
+from rproxy.engine.ways import QUEUED, Way
 from rproxy.routing.access import DENIED
 from rproxy.routing.arity import arity_error
 from rproxy.routing.specs import CommandFlag, CommandSpec
@@ -30,23 +31,26 @@ AT_ONCE = {name: COMMANDS[name] for name in ("multi", "exec", "discard", "watch"
 LEAVING = frozenset({"quit", "reset"})
 """Commands that end a transaction as well."""
 
-CONNECTION = frozenset({"auth", "hello", "client", "readonly", "readwrite", "asking", "cluster"})
-"""Commands about a connection: a node would run them for the link, not for the client."""
+CONNECTION = frozenset(
+    {"auth", "hello", "client", "readonly", "readwrite", "asking", "cluster", "proxy"}
+)
+"""Commands about a connection, or rproxy: a node would run them for the link, not the client."""
 
 ONE_WILL_DO = frozenset({"ping", "echo", "time", "select", "wait", "waitaof", "publish", "info"})
 """Commands that a single node answers well enough, whatever the table says of nodes."""
 
 
-def queue(engine: Engine, session: Session, request: Request) -> bool:
-    """Take a request of a session that is inside MULTI; False where there is none."""
+def queue(engine: Engine, session: Session, request: Request) -> Way | None:
+    """The Way of all requests of a session that is inside MULTI; None where it is not."""
     transaction = of(session)
-    if transaction is None:
-        return False
-    if not transaction.in_multi:
-        _outside(transaction, request)
-        return False
+    return INSIDE if transaction is not None and transaction.in_multi else None
+
+
+def _inside(engine: Engine, session: Session, request: Request) -> None:
+    transaction = of(session)
+    assert transaction is not None
     if transaction.delays(request):
-        return True
+        return
     if request.spec is None:
         _unknown(engine, session, transaction, request)
     elif not request.spec.takes(len(request.argv())):
@@ -55,15 +59,9 @@ def queue(engine: Engine, session: Session, request: Request) -> bool:
             transaction.drop()
     else:
         _known(engine, session, transaction, request)
-    return True
 
 
-def _outside(transaction: Transaction, request: Request) -> None:
-    """A client that watches keys: RESET and QUIT end that, another protocol version loses it."""
-    if request.spec is not None and request.spec.name in LEAVING:
-        transaction.drop()
-    elif request.spec is not None and request.spec.name == "hello":
-        transaction.give_up_watch()
+INSIDE = Way(QUEUED, _inside)
 
 
 def _unknown(engine: Engine, session: Session, transaction: Transaction, request: Request) -> None:
@@ -82,8 +80,7 @@ def _known(engine: Engine, session: Session, transaction: Transaction, request: 
     if name in AT_ONCE:
         AT_ONCE[name](engine, session, request)
     elif name in LEAVING:
-        transaction.drop()
-        LOCAL[name](engine, session, request)
+        LOCAL[name].take(engine, session, request)
     elif (refusal := _refusal(request.spec, name)) is not None:
         transaction.refuse(request, refusal)
     else:

@@ -31,6 +31,7 @@ import hiredis
 from rproxy import errors
 from rproxy.engine.replies import encode
 from rproxy.routing.globs import matches
+from rproxy.routing.pins import Pins
 from rproxy.routing.slots import slot_of
 from rproxy.topology.nodes import OwnView, parse_own_view
 from rproxy.topology.slotmap import SLOTS
@@ -46,6 +47,7 @@ LARGE = 1 << 22
 """Own cursors from which the fingerprint is short."""
 PAUSE = 0.05
 """Seconds between two tries while nobody owns the slot, or the map is not yet true."""
+NO_PINS = Pins(())
 MOST_KEYS = 1_000_000
 """Keys of one migrating slot that are asked for: more than any server holds in one."""
 
@@ -95,12 +97,21 @@ class Options(NamedTuple):
     words: list[bytes]
     match: bytes | None
     type: bytes | None
+    again: bytes | None = None
+    """A pattern that clients' names of the keys have to match besides."""
 
     @classmethod
-    def read(cls, words: list[bytes]) -> Options:
-        """The words behind the cursor."""
-        named = {name.upper(): value for name, value in zip(words[::2], words[1::2], strict=False)}
-        return cls(words, named.get(b"MATCH"), named.get(b"TYPE"))
+    def read(cls, words: list[bytes], pins: Pins = NO_PINS) -> Options:
+        """The words behind the cursor, as servers are to get them."""
+        named = {name.upper(): at for at, name in enumerate(words[:-1]) if at % 2 == 0}
+        value = {name: words[at + 1] for name, at in named.items()}
+        wanted = value.get(b"MATCH")
+        if wanted is None:
+            return cls(words, None, value.get(b"TYPE"))
+        asked, again = pins.pattern(wanted)
+        at = named[b"MATCH"] + 1
+        words = [*words[:at], asked, *words[at + 1 :]]
+        return cls(words, asked, value.get(b"TYPE"), wanted if again else None)
 
 
 def read_cursor(word: bytes) -> Cursor | None:
@@ -189,13 +200,14 @@ def fingerprint(view: OwnView, last: int) -> int:
     return crc32(f"{view.id} {view.epoch} {last}".encode()) & 0xFFFF
 
 
-async def scan(cluster: Cluster, argv: list[bytes]) -> bytes:
-    """SCAN's reply."""
+async def scan(cluster: Cluster, argv: list[bytes], pins: Pins) -> bytes:
+    """SCAN's reply, with keys as clients call them."""
     cursor = read_cursor(argv[1])
     if cursor is None:
         return errors.reply("ERR invalid cursor")
     try:
-        number, keys = await Walk(cluster, Options.read(argv[2:])).page(cursor)
+        options = Options.read(argv[2:], pins)
+        number, keys = await Walk(cluster, options).page(cursor)
     except ScanRefused as refused:
         return refused.raw
-    return encode([str(number), keys])
+    return encode([str(number), pins.found(keys, options.again)])

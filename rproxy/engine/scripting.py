@@ -15,7 +15,7 @@ from rproxy import errors
 from rproxy.engine.everywhere import forget_scripts
 from rproxy.engine.replies import encode
 from rproxy.engine.stepwise import stepwise
-from rproxy.upstream.cluster import Cluster
+from rproxy.engine.ways import MASTERS, Way
 from rproxy.wire.frames import Request
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def teach(engine: Engine, request: Request) -> None:
         forget_scripts(engine)
 
 
-async def _exists(cluster: Cluster, argv: list[bytes], protocol: int) -> bytes:
+async def _exists(engine: Engine, argv: list[bytes], protocol: int) -> bytes:
     """1 for each script that all masters have, by now at least."""
+    cluster = engine.cluster
     pools, names = cluster.masters(2), argv[2:]
     rows = await asyncio.gather(*(cluster.tell(pool, *argv[:2], *names) for pool in pools))
     for row in rows:
@@ -52,5 +53,5 @@ async def _exists(cluster: Cluster, argv: list[bytes], protocol: int) -> bytes:
     return encode(found)
 
 
-SCRIPTING = {"script|exists": stepwise(_exists)}
-"""Command -> what takes a request for it."""
+SCRIPTING = {"script|exists": Way(MASTERS, stepwise(_exists))}
+"""Command -> its Way."""

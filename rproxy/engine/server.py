@@ -23,6 +23,7 @@ from rproxy.engine.info import Sections, merged, parse, written
 from rproxy.engine.numbers import integer
 from rproxy.engine.placement import DEBUG_ANYWHERE, DEBUG_NOWHERE
 from rproxy.engine.replies import OK, encode, verbatim
+from rproxy.engine.ways import ANY, MASTERS, TO_ANY, Way, unserved
 from rproxy.upstream.cluster import parse_reply
 from rproxy.wire.frames import Request, pack
 
@@ -210,22 +211,25 @@ def _slowlog_get(engine: Engine, session: Session, request: Request) -> None:
 
 
 def _debug(engine: Engine, session: Session, request: Request) -> None:
-    sub = request.argv()[1].lower()
+    rule = merging.digest if request.argv()[1].lower() == b"digest" else merging.first
+    to_masters(engine, session, request, rule)
+
+
+def _debug_elsewhere(argv: list[bytes]) -> Way | None:
+    """The Way of a subcommand of DEBUG that is not for every master."""
+    sub = argv[1].lower()
     if sub in DEBUG_NOWHERE:
-        reply = errors.not_served_reply(b"debug " + sub, "it would end every node")
-        session.answer(reply, request)
-    elif sub in DEBUG_ANYWHERE:
-        session.enter(request)
-        engine.cluster.send_anywhere(session.protocol, request)
-    else:
-        rule = merging.digest if sub == b"digest" else merging.first
-        to_masters(engine, session, request, rule)
+        return unserved(f"debug|{sub.decode()}", "it would end every node")
+    return TO_ANY if sub in DEBUG_ANYWHERE else None
 
 
-SERVER: dict[str, Callable[[Engine, Session, Request], None]] = {
-    "config|get": _config_get,
-    "config|set": _config_set,
-    "debug": _debug,
-    "slowlog|get": _slowlog_get,
+SERVER = {
+    "config|get": Way(ANY, _config_get),
+    "config|set": Way(MASTERS, _config_set),
+    "debug": Way(MASTERS, _debug),
+    "slowlog|get": Way(MASTERS, _slowlog_get),
 }
-"""Command -> what takes a request for it."""
+"""Command -> its Way."""
+
+BY_WORDS: dict[str, Callable[[list[bytes]], Way | None]] = {"debug": _debug_elsewhere}
+"""Commands of which some arguments have a Way of their own."""

@@ -1,6 +1,7 @@
 """Session: one client's conversation. See session.pyx."""
 from rproxy.engine.bundle cimport Bundle
 from rproxy.engine.pinned cimport Pin
+from rproxy.routing.pins cimport Pins
 from rproxy.routing.specs cimport CommandSpec, CommandTable
 from rproxy.transport.stream cimport Stream, Tick
 from rproxy.upstream.sink cimport LinkTable
@@ -11,6 +12,7 @@ cdef class Shared:
     """What all sessions of one worker share."""
     cdef readonly Tick tick
     cdef public CommandTable commands      # replaced whole when the cluster's own table is merged
+    cdef public Pins pins                  # the prefixes of keys that are pinned, or None
     cdef readonly object dispatch          # callable(session, request): everything off the straight path
     cdef readonly LinkTable table2         # slot -> Sink for RESP2 clients
     cdef readonly LinkTable table3         # slot -> Sink for RESP3 clients
@@ -46,6 +48,7 @@ cdef class Session(Owner):
     cdef bint running              # `received` is at work
     cdef bint ending               # close as soon as all replies are written
     cdef bint muted                # CLIENT REPLY OFF
+    cdef int flags                 # of the request that is looked at: PINNED, or 0
     cdef int mute_next             # CLIENT REPLY SKIP: this many commands go without a reply
     cdef object on_idle            # called once nothing is under way, or None
     cdef bint waking               # `_wake` will be called
@@ -70,6 +73,9 @@ cdef class Session(Owner):
     cdef bint _is_queued(self, CommandSpec spec, FrameReader reader) except -1
     cdef int _unbundle(self) except -1
     cdef bint _is_watched(self) noexcept
+    cdef int _pin(self, CommandSpec spec) except -1
+    cdef bytes _outward(self, Request request, const char *reply, Py_ssize_t size)
+    cdef list _queued(self, Request request)
     cdef FrameReader _reread(self, Request request)
     cdef int _broken(self) except -1
     cdef int _put(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from rproxy.engine.pinned import Pin
+from rproxy.routing.pins import Pins
 from rproxy.routing.specs import CommandSpec, CommandTable
 from rproxy.transport.stream import Stream, Tick
 from rproxy.upstream.sink import LinkTable
@@ -10,6 +11,7 @@ from rproxy.wire.frames import Owner, Request
 @final
 class Shared:
     commands: CommandTable
+    pins: Pins | None
     command_timeout: float
     max_in_flight: int
     pause_output: int
@@ -84,6 +86,7 @@ class Session(Owner):
     def answer(self, reply: bytes, request: Request | None = None) -> None: ...
     def forward(self, request: Request) -> None: ...
     def enter(self, request: Request) -> None: ...
+    def pin_keys(self, request: Request) -> None: ...
     def rewrite(self, request: Request, frame: bytes, spec: CommandSpec | None) -> None: ...
     def split(self, request: Request) -> None: ...
     def assign(self, request: Request) -> int: ...

@@ -15,6 +15,7 @@ from libc.string cimport memcpy
 
 from rproxy.engine.bundle cimport Bundle
 from rproxy.engine.fanout cimport launch, launch_apart
+from rproxy.routing.pins cimport Pins
 from rproxy.routing.slots cimport CROSS_SLOT, assign_slot
 from rproxy.routing.specs cimport (
     EXEC, MULTI, MULTI_SHARD, READONLY, STRAIGHT, CommandSpec, CommandTable, arity_ok,
@@ -23,7 +24,7 @@ from rproxy.routing.split cimport Plan
 from rproxy.transport.stream cimport Stream, Tick
 from rproxy.upstream.sink cimport LinkTable, refuse
 from rproxy.wire.frames cimport (
-    APART, BROKEN, FRAME, GHOST, MARK, MORE, MUTED, READONLY_REQUEST, Blob, FrameReader, Owner,
+    APART, BROKEN, FRAME, GHOST, MARK, MORE, MUTED, PINNED, READONLY_REQUEST, SEVERAL, Blob, FrameReader, Owner,
     Request, fifo_free, fifo_peek, fifo_pop, fifo_push,
 )
 
@@ -119,6 +120,8 @@ cdef class Session(Owner):
         self.active_at = self.shared.tick.now
         self.commands_seen += 1
         self.last_spec = spec
+        if self.shared.pins is not None:
+            self._pin(spec)
         if self.straight and spec is not None and spec.flags & STRAIGHT \
                 and arity_ok(spec, reader.argc):
             slot = assign_slot(spec, reader.frame, reader.spans, reader.argc)
@@ -138,6 +141,54 @@ cdef class Session(Owner):
                 return 0
         self.shared.dispatch(self, self._request(spec, slot))
         return 0
+
+    # -- pinned keys --
+
+    cdef int _pin(self, CommandSpec spec) except -1:
+        """Show the request under the servers' names, and note whether its reply may hold some."""
+        cdef Pins pins = self.shared.pins
+        self.flags = 0
+        if spec is not None and (pins.inward(self.reader, spec) or pins.touches(spec)):
+            self.flags = PINNED
+        return 0
+
+    def pin_keys(self, Request request not None):
+        """The same for a request whose command was unknown when it was read."""
+        cdef Pins pins = self.shared.pins
+        cdef FrameReader reader
+        if pins is None or request.spec is None:
+            return
+        reader = self._reread(request)
+        if pins.inward(reader, <CommandSpec>request.spec):
+            request.keep(reader.frame, reader.size, None)
+            request.flags |= PINNED
+        elif pins.touches(<CommandSpec>request.spec):
+            request.flags |= PINNED
+
+    cdef bytes _outward(self, Request request, const char *reply, Py_ssize_t size):
+        """The reply with its keys as clients call them, or None where nothing is to be changed."""
+        cdef CommandSpec spec = <CommandSpec>request.spec
+        cdef list queued = None
+        cdef Pins pins = self.shared.pins
+        if pins is None or not pins.may_change(spec, reply, size):
+            return None
+        if spec is not None and spec.flags & EXEC:
+            queued = self._queued(request)
+        return pins.outward(spec, reply, size, queued)
+
+    cdef list _queued(self, Request request):
+        """The specs of the commands that EXEC runs."""
+        cdef Request one
+        cdef Bundle whole
+        cdef list found
+        if request.flags & SEVERAL:
+            whole = Bundle.__new__(Bundle, self)
+            whole.add(request.frame, request.size, -1)
+            found = whole.requests()
+            return [self.shared.commands.lookup(*one.argv()[:2]) for one in found[1:len(found) - 1]]
+        if self.pin is None:
+            return []
+        return [one.spec for one in self.pin.kept if one is not request]
 
     # -- transactions --
 
@@ -183,6 +234,7 @@ cdef class Session(Owner):
             self._open_straight()
             whole = bundle.close(reader.frame, reader.size)
             whole.spec = spec
+            whole.flags |= self.flags
             if self.shared.command_timeout:
                 whole.deadline = self.shared.tick.now + self.shared.command_timeout
             fifo_push(&self.fifo, whole)
@@ -206,6 +258,8 @@ cdef class Session(Owner):
             reader = self._reread(request)
             spec = self.shared.commands.find_frame(reader.frame, reader.spans, reader.argc)
             request.spec = spec
+            if self.shared.pins is not None:
+                request.flags |= PINNED
             if self._is_queued(spec, reader):
                 request.slot = self.pin.slot
                 fifo_push(&self.fifo, request)
@@ -234,6 +288,7 @@ cdef class Session(Owner):
         cdef Request request = Request.__new__(Request)
         request.keep(reader.frame, reader.size, reader.share() if reader.size >= SHARE_LEAST else None)
         request.owner, request.spec, request.slot = self, spec, slot
+        request.flags = self.flags
         if spec is not None:
             _note_kind(request, spec)
         if self.shared.command_timeout:
@@ -250,6 +305,8 @@ cdef class Session(Owner):
         request.spec = spec
         if spec is not None:
             _note_kind(request, spec)
+            if self.shared.pins is not None and self.shared.pins.touches(spec):
+                request.flags |= PINNED
 
     cdef int _broken(self) except -1:
         """The client breaks the protocol: say so as Redis does, after all earlier replies, and close."""
@@ -263,6 +320,11 @@ cdef class Session(Owner):
 
     cdef int deliver(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1:
         """A request's reply: write it if it is its turn, else store it in the request."""
+        cdef bytes changed
+        if request.flags & PINNED:
+            changed = self._outward(request, reply, size)
+            if changed is not None:
+                reply, size, blob = PyBytes_AS_STRING(changed), PyBytes_GET_SIZE(changed), None
         if request.reply_size:     # gathered piece by piece: here is the whole
             self.stored -= request.reply_size
             request.reply_size = 0
@@ -430,6 +492,8 @@ cdef class Session(Owner):
         if self.muted and request is None:
             return
         if self.fifo.count == 0:
+            if place is not None and place.flags & PINNED:
+                reply = self._outward(place, PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply)) or reply
             if place is None or not place.flags & MUTED:
                 self.stream.write(PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply))
             self._ease()

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from rproxy import errors
-from rproxy.upstream.cluster import Cluster
 from rproxy.upstream.sink import answer
 from rproxy.wire.frames import Request
 
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     from rproxy.engine.engine import Engine
     from rproxy.engine.session import Session
 
-Work = Callable[[Cluster, list[bytes], int], Awaitable[bytes]]
-"""The cluster, the request's arguments and the protocol version -> the reply."""
+Work = Callable[["Engine", list[bytes], int], Awaitable[bytes]]
+"""The engine, the request's arguments and the protocol version -> the reply."""
 
 
 def stepwise(work: Work) -> Callable[[Engine, Session, Request], None]:
@@ -29,7 +28,7 @@ def stepwise(work: Work) -> Callable[[Engine, Session, Request], None]:
     def take(engine: Engine, session: Session, request: Request) -> None:
         session.enter(request)
         session.hold()
-        reply = work(engine.cluster, request.argv(), session.protocol)
+        reply = work(engine, request.argv(), session.protocol)
         engine.spawn(_answer(session, request, reply))
 
     return take

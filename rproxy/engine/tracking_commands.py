@@ -138,7 +138,7 @@ def tracker_of(session: Session) -> Tracker:
 
 def begins_to_track(engine: Engine, session: Session, request: Request) -> bool:
     """Whether CLIENT TRACKING ON has to wait until the nodes tell of changes."""
-    if request.spec.name != "client|tracking" or request.argv()[2].lower() != b"on":
+    if request.argv()[2].lower() != b"on":
         return False
     if not engine.tracking.awaits(partial(engine.resume, session, request)):
         return False

@@ -193,19 +193,13 @@ class Transaction(Pin):
             self.drop()
 
     def watch(self, request: Request) -> None:
-        """WATCH, outside MULTI: on a link of its own, once nothing is under way."""
-        slot = self.session.assign(request)
-        if slot == CROSS_SLOT or self.slot not in (-1, slot):
-            self.session.answer(errors.CROSS_SLOT, request)
-            if not self.watching and not self.doomed:
-                self.drop()
-            return
+        """WATCH of one slot's keys, outside MULTI: on an own link, once nothing is under way."""
         if self.doomed:
             self.session.answer(OK, request)
             return
 
         def send(session: Session) -> None:
-            self.slot = slot
+            self.slot = request.slot
             self._finish(request, WATCHED)
 
         self.session.hold(send)

@@ -33,6 +33,13 @@ KEY_RULES = {
 POLICIES = {"msetnx": ("", "")}
 """Request and response policy, where the server's tips mislead: in pieces MSETNX is not atomic."""
 
+UNTOLD_REQUESTS = dict.fromkeys(
+    ("ts.mget", "ts.mrange", "ts.mrevrange", "ts.queryindex"), "all_shards"
+)
+"""Request policy of modules' commands for all keys, where the server tells none: one node's answer
+would lack the other nodes' keys, and nobody tells how to merge theirs.
+"""
+
 UNTOLD_FLAGS = {"pfcount": "may_replicate", "eval": "teaches", "eval_ro": "teaches"}
 """Flags that COMMAND does not print: PFCOUNT writes its cached count into the key; EVAL teaches the
 node a script that EVALSHA can name from then on.
@@ -114,7 +121,7 @@ def _spec(row: Row, subcommands: Iterable[Row] = ()) -> CommandSpec:
         step=step or 1,
         key_specs=row.key_specs,
         rule=_rule(row),
-        request_policy=request_policy,
+        request_policy=request_policy or UNTOLD_REQUESTS.get(row.name, ""),
         response_policy=response_policy,
         subcommands=[_spec(sub) for sub in (*subcommands, *UNTOLD_SUBCOMMANDS.get(row.name, ()))],
     )

@@ -37,5 +37,10 @@ cdef class Plan:
     cdef bytes _misshapen(self)
 
 
+cdef enum:
+    HEAD_ROOM = 24         # bytes of a type, a 64-bit number and CRLF
+
+
+cdef Py_ssize_t write_head(char *head, char kind, long long number) noexcept
 cdef Plan cut(
     CommandSpec spec, const char *frame, const Span *spans, Py_ssize_t argc, bint every_key)

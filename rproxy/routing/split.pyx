@@ -23,7 +23,6 @@ from rproxy.wire.frames cimport Span, measure
 
 cdef enum:
     SLOTS = 16384
-    HEAD_ROOM = 24         # bytes of a type, a 64-bit number and CRLF
     NUMBER_DIGITS = 18     # longest number that is added up
 
 cdef enum Policy:
@@ -126,7 +125,7 @@ cdef class Plan:
     cdef bytes _interleave(self, Part *parts, Py_ssize_t size):
         """One array of the elements of all parts, which have `size` bytes together."""
         cdef char[HEAD_ROOM] head
-        cdef Py_ssize_t head_size = _write_head(head, c'*', self.total), i, element
+        cdef Py_ssize_t head_size = write_head(head, c'*', self.total), i, element
         cdef bytes merged = PyBytes_FromStringAndSize(NULL, head_size + size)
         cdef char *at = PyBytes_AS_STRING(merged)
         cdef Part *part
@@ -157,7 +156,7 @@ cdef class Plan:
                     or number > (1LL << 62) - total:
                 return self._misshapen()
             total += number
-        return PyBytes_FromStringAndSize(head, _write_head(head, c':', total))
+        return PyBytes_FromStringAndSize(head, write_head(head, c':', total))
 
     # -- all succeeded, or the first error and how far it went --
 
@@ -242,7 +241,7 @@ cdef inline Py_ssize_t _group_size(const Span *spans, Py_ssize_t before, Py_ssiz
 cdef bytes _begin_frame(Piece *piece, Py_ssize_t argc, const char *name, Py_ssize_t name_size):
     """A frame with its head and the command's name; piece.at points at the room for the rest."""
     cdef char[HEAD_ROOM] head
-    cdef Py_ssize_t head_size = _write_head(head, c'*', argc)
+    cdef Py_ssize_t head_size = write_head(head, c'*', argc)
     cdef bytes frame = PyBytes_FromStringAndSize(NULL, head_size + name_size + piece.size)
     cdef char *at = PyBytes_AS_STRING(frame)
     memcpy(at, head, head_size)
@@ -253,7 +252,7 @@ cdef bytes _begin_frame(Piece *piece, Py_ssize_t argc, const char *name, Py_ssiz
 
 # --- Bits of RESP ---
 
-cdef Py_ssize_t _write_head(char *head, char kind, long long number) noexcept:
+cdef Py_ssize_t write_head(char *head, char kind, long long number) noexcept:
     """Write a type byte, a number from 0 and CRLF to head[HEAD_ROOM]; their size."""
     cdef char[HEAD_ROOM] digits
     cdef Py_ssize_t count = 0, at = 1

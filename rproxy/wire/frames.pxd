@@ -18,7 +18,8 @@ cdef enum RequestFlag:
     MUTED = 64             # the client asked for no reply (CLIENT REPLY)
     SEVERAL = 128          # a whole transaction in one: several replies belong to it
     KNOWN = 256            # its reply was given already: it is sent again for its effect alone
-    MARK = 512             # no request: `target` is called when everything before it is answered
+    PINNED = 512           # its reply may hold keys under the servers' names
+    MARK = 1024            # no request: `target` is called when everything before it is answered
 
 
 cdef struct Span:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rproxy.config import Address, Config, Secret, UnixPath, check, load
+from rproxy.config import Address, Config, PinRule, Secret, UnixPath, check, load
 from rproxy.errors import ConfigError
 
 SEEDS = 'seeds = ["10.0.0.1:6379"]\n'
@@ -132,7 +132,15 @@ def test_a_config_reaches_another_process() -> None:
             "[clients]\noutput_limit = -1",
             "line 3: clients.output_limit: must be 0 or more, and finite",
         ),
-        ("listen = 'x'", "line 2: listen: expected a list of texts"),
+        ("listen = 'x'", "line 2: listen: expected a list"),
+        ("[pin]\nprefix = 'a'", "line 2: pin: expected a list"),
+        ("pin = ['a']", "line 2: pin: expected [[pin]] tables with a prefix and perhaps a tag"),
+        ("\n[[pin]]\nprefix = 5", 'line 3: pin: prefix and tag are texts: prefix = "arq:"'),
+        ("[[pin]]\nprefx = 'a'", None),
+        ("[[pin]]\nprefix = []", None),
+        ("[[pin]]\nprefix = ''", None),
+        ("[[pin]]\nprefix = 'a}b'", None),
+        ("[[pin]]\nprefix = 'a'\n[[pin]]\nprefix = ['b', 'a']", "line 2: pin: 'a' is pinned twice"),
         (
             "listen = []",
             'line 2: listen: name at least one address, such as listen = ["127.0.0.1:6380"]',
@@ -220,3 +228,20 @@ def test_load_raises_all_mistakes_at_once(file: Path) -> None:
     file.write_text("workers = 0\n")
     with pytest.raises(ConfigError, match=r"^seeds: name .*\nline 1: workers: expected int >= 1$"):
         load(file, environ={})
+
+
+def test_pins(file: Path) -> None:
+    file.write_text(
+        SEEDS
+        + """
+[[pin]]
+prefix = "arq:"
+[[pin]]
+prefix = ["celery", ""]
+tag = "c"
+"""
+    )
+    assert load(file, {}, {}).pin == (
+        PinRule((b"arq:",), b"arq:"),
+        PinRule((b"celery", b""), b"c"),
+    )

@@ -325,3 +325,14 @@ def test_channel_of_a_shard_has_a_slot() -> None:
     proxy.cluster.answer(1, b":0\r\n")
     serve(proxy.cluster)
     assert client.hear() == b":0\r\n" + bulk(b"of b")
+
+
+def test_a_modules_command_for_all_keys_is_not_answered_by_one_node() -> None:
+    proxy = FakeProxy()
+    announced = [[b"ts.queryindex", -2, [b"readonly"], 0, 0, 0]]
+    proxy.engine.genuine = merge(built_in(), announced)
+    proxy.engine.use_table()
+    client = proxy.client()
+    client.say(b"TS.QUERYINDEX", b"a=b")
+    assert client.hear().startswith(b"-ERR rproxy does not serve 'ts.queryindex'")
+    assert not any(proxy.cluster.sent(index) for index in range(3))

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rproxy.config import Address
-from rproxy.engine.scan import Cursor, Options, Walk, read_cursor, scan
+from rproxy.engine.scan import NO_PINS, Cursor, Options, Walk, read_cursor, scan
 from rproxy.routing.slots import slot_of
 
 KEYS = [b"key:%d" % number for number in range(40)]
@@ -236,8 +236,8 @@ def test_errors_of_a_node_are_passed_on() -> None:
             return await super().tell(server, *words)
 
     nodes: Any = Grumpy()
-    assert asyncio.run(scan(nodes, [b"SCAN", b"0", b"FOO"])) == b"-ERR syntax error\r\n"
-    assert asyncio.run(scan(nodes, [b"SCAN", b"x"])) == b"-ERR invalid cursor\r\n"
+    assert asyncio.run(scan(nodes, [b"SCAN", b"0", b"FOO"], NO_PINS)) == b"-ERR syntax error\r\n"
+    assert asyncio.run(scan(nodes, [b"SCAN", b"x"], NO_PINS)) == b"-ERR invalid cursor\r\n"
 
 
 def test_slot_that_nobody_owns_is_not_passed_over() -> None:
@@ -245,7 +245,7 @@ def test_slot_that_nobody_owns_is_not_passed_over() -> None:
     for server in nodes.servers:
         server.slots.discard(0)
         server.runs = runs_of(server.slots)
-    assert asyncio.run(scan(nodes, [b"SCAN", b"0"])).startswith(b"-CLUSTERDOWN")
+    assert asyncio.run(scan(nodes, [b"SCAN", b"0"], NO_PINS)).startswith(b"-CLUSTERDOWN")
 
 
 def test_keys_of_a_leaving_slot_are_chosen_by_match_and_type() -> None:

@@ -15,7 +15,6 @@ from rproxy.engine.replies import encode
 from rproxy.routing.commands import built_in
 from rproxy.routing.specs import CommandSpec
 from rproxy.upstream.cluster import parse_reply
-from rproxy.wire.frames import Request
 from tests.fakes import FakeClient, FakeProxy, bulk
 
 
@@ -28,14 +27,13 @@ def specs() -> Iterator[CommandSpec]:
 
 def places(spec: CommandSpec) -> list[str]:
     """Where a command without a key goes: one place, or the table is wrong."""
-    request = Request()
-    request.spec = spec
-    here = spec.name.partition("|")[0] in LOCAL or spec.name in LOCAL
+    root = spec.name.partition("|")[0]
+    here = (root in LOCAL or spec.name in LOCAL or root == "cluster") and spec.name not in NOWHERE
     found = {
         "here": here and not spec.name.endswith("|help"),
         "any node": spec.name in ANYWHERE,
         "its own way": spec.name in OWN_WAYS,
-        "every master": rule_for(request) is not None and not here and spec.name not in OWN_WAYS,
+        "every master": rule_for(spec) is not None and not here and spec.name not in OWN_WAYS,
         "nowhere": spec.name in NOWHERE,
         "a link of its own": not spec.server_flags.isdisjoint({"pubsub", "blocking"})
         or "@transaction" in spec.acl_categories
