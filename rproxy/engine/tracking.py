@@ -13,8 +13,9 @@ never overtakes the value that it is about. That makes the rest simple. What was
 news came is answered before the client is told; what is sent later was executed after the change,
 or is in the table again. Where changes may go unheard (a feed is down, a slot has moved, a node
 sends a command on), the client is told to forget: the keys of the slot, or everything. A read while
-its slot is not covered is followed at once by an invalidation of its keys. Clients that track are
-off the straight path; nobody else is touched.
+its slot is not covered is followed at once by an invalidation of its keys. In here keys have their
+names at the servers, also pinned ones (routing/pins.pyx); clients name prefixes of what they call
+them, and are told that. Clients that track are off the straight path; nobody else is touched.
 """
 
 from __future__ import annotations
@@ -222,8 +223,9 @@ class Tracking:
         if self.table.keys:
             for key in keys:
                 self._changed(key, slot_of(key))
+        names = self.engine.pins.found(keys) if self.prefixes else []
         for prefix, followers in list(self.prefixes.items()):
-            found = [key for key in keys if key.startswith(prefix)] if prefix else keys
+            found = [keys[place] for place, name in enumerate(names) if name.startswith(prefix)]
             for tracker in list(followers) if found else ():
                 self._follow(tracker, found)
 
@@ -312,6 +314,7 @@ class Tracking:
         session = tracker.session
         if session is None or not tracker.on:
             return
+        messages = [keys and self.engine.pins.found(keys) for keys in messages]
         if tracker.target is None:
             if session.protocol == 3:
                 push(session, INVALIDATE, messages)
