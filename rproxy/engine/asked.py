@@ -142,6 +142,8 @@ async def _send(engine: Engine, session: Session, request: Request) -> None:
         engine.cluster.table(session.protocol).route(request)
     else:
         engine.cluster.send_anywhere(session.protocol, request)
+    if session.is_tracking:
+        engine.tracking.note(session, request)
     session.release()
 
 

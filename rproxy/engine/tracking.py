@@ -28,8 +28,8 @@ from rproxy.engine.multi import of
 from rproxy.engine.noloop import Write, expected
 from rproxy.engine.replies import encode
 from rproxy.engine.tracking_table import News, Tracker, TrackingTable
-from rproxy.routing.slots import request_keys, slot_of
-from rproxy.routing.specs import CommandFlag, CommandSpec
+from rproxy.routing.slots import keys_of, slot_of
+from rproxy.routing.specs import CommandFlag, CommandSpec, KeyRule
 from rproxy.upstream.invalidations import Invalidations
 from rproxy.upstream.sink import call
 from rproxy.wire.frames import Request, pack
@@ -133,6 +133,8 @@ class Tracking:
         spec = request.spec
         if spec is None or (session.is_held and not session.is_last(request)):
             return  # it comes again when it is known, or when its session goes on
+        if spec.rule == KeyRule.HIDDEN:
+            return  # or when its keys are
         transaction = of(session)
         if transaction is None or not transaction.in_multi:
             self._note_all(tracker, session, [request])
@@ -157,7 +159,7 @@ class Tracking:
 
     def _keys(self, request: Request) -> list[bytes]:
         argv = request.argv()
-        return [argv[place] for place in request_keys(self.engine.meant, argv)]
+        return [argv[place] for place in keys_of(request.spec, argv)]
 
     def _remember(self, tracker: Tracker, session: Session, keys: list[bytes]) -> None:
         """The client will have these keys; those whose changes go unheard, not for long."""

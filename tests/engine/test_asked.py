@@ -21,6 +21,7 @@ from rproxy.engine.multi import of
 from rproxy.routing.slots import slot_of
 from rproxy.upstream.cluster import parse_reply
 from rproxy.wire.frames import pack
+from tests.engine.trackers import changed, news, tracker
 from tests.fakes import FakeClient, FakeProxy, on_a_loop
 
 OK, QUEUED, PONG = b"+OK\r\n", b"+QUEUED\r\n", b"+PONG\r\n"
@@ -318,6 +319,31 @@ async def test_node_sends_away_what_goes_before() -> None:
     again = proxy.cluster.lease(0)
     assert await played(proxy, again) == ["MULTI", "SET a 1", "M.OWN 1 a", "GET a", "EXEC"]
     assert client.hear() == OK + QUEUED * 3 + b"*3\r\n:1\r\n:1\r\n:1\r\n"
+
+
+# -- client-side caching --
+
+
+@pytest.mark.parametrize("in_multi", [False, True])
+def test_keys_are_remembered_for_who_tracks_them(in_multi: bool) -> None:
+    @on_a_loop
+    async def run() -> None:
+        proxy, _ = started()
+        proxy.engine._learnt([[b"m.read", -2, [b"readonly", b"movablekeys"], 1, 1, 1, []]])
+        client = tracker(proxy)
+        before, after = (["MULTI"], ["EXEC"]) if in_multi else ([], [])
+        client.send(wire(*before, "M.READ 1 b", *after))
+        await settle(proxy)
+        if in_multi:
+            await played(proxy, proxy.cluster.lease(0, 3))
+        else:
+            proxy.cluster.answer(0, b"+1\r\n", 3)
+        await settle(proxy)
+        assert client.hear()
+        changed(proxy, 0, b"b")
+        assert client.hear() == news(b"b")
+
+    run()
 
 
 # -- PROXY --
