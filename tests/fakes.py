@@ -104,6 +104,7 @@ class FakeCluster:
         self.reasons: list[str] = []
         self.slotmap = even_map()
         self.watchers: list[Callable[[Iterable[int]], object]] = []
+        self.strayed: list[Callable[[int, Address], object]] = []
         self.mapped = asyncio.Event()
         self.scripts = ScriptCache(1 << 20)
         self.lanes = {
@@ -164,6 +165,11 @@ class FakeCluster:
 
     def moved(self, slot: int, address: Address, told_by: str) -> None:
         self.adopt(self.slotmap.with_owner(slot, address))
+
+    def sent_on(self, slot: int, told_by: str, target: Address) -> None:
+        self.probe.asked(slot, told_by, str(target))
+        for watch in self.strayed:
+            watch(slot, target)
 
     def adopt(self, slotmap: SlotMap) -> None:
         """A new slot map."""
@@ -296,6 +302,7 @@ class FakeClient:
     def _lost(self, session: Session, reason: str) -> None:
         self.reasons.append(reason)
         self.proxy.engine.hub.leave(session)
+        self.proxy.engine.tracking.leave(session)
         self.proxy.engine.clients.discard(self.identity)
         self.identity.session = None
 

@@ -90,6 +90,17 @@ class Clients(msgspec.Struct, frozen=True, kw_only=True):
     subscription_bytes: Annotated[
         Bytes, Option("Bytes of the names of one client's channels and patterns.")
     ] = Bytes(16 << 20)
+    tracking_keys: Annotated[
+        int,
+        AtLeast1,
+        Option(
+            "Keys that clients of one worker with CLIENT TRACKING may have cached; beyond that "
+            "they are told to forget some (Redis: tracking-table-max-keys)."
+        ),
+    ] = 1000000
+    tracking_bytes: Annotated[
+        Bytes, Option("Bytes that those keys, and who has cached them, may take in rproxy.")
+    ] = Bytes(512 << 20)
     request_limit: Annotated[Bytes, Option("Bytes of one whole request.")] = Bytes(1 << 30)
     transaction_limit: Annotated[
         Bytes, Option("Bytes of all the commands that one transaction may queue.")

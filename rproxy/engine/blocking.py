@@ -69,6 +69,8 @@ class Blocked(Pin):
         session.enter(self.last)
         self.keep(self.last)
         self.blocking = True
+        if session.is_tracking:
+            self.engine.tracking.note(session, self.last)
         self.session.watch()
         if not session.stream.is_closed:
             self.route.go()

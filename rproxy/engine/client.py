@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rproxy.engine.hub import Subscriber
     from rproxy.engine.session import Session
+    from rproxy.engine.tracking_table import Tracker
     from rproxy.probe import Probe
 
 FLAG_NONE = "N"
@@ -31,6 +32,7 @@ class Client:
         "session",
         "since",
         "subscriber",
+        "tracker",
     )
 
     def __init__(
@@ -50,6 +52,7 @@ class Client:
         self.no_evict = False
         self.no_touch = False
         self.subscriber: Subscriber | None = None
+        self.tracker: Tracker | None = None
 
     def broke_protocol(self, trouble: str) -> None:
         """Count a protocol error of this client."""
@@ -63,20 +66,28 @@ class Client:
 
     @property
     def flags(self) -> str:
-        """CLIENT LIST's flags: O monitor, P subscriber, x inside MULTI, b blocked, e no-evict, T
-        no-touch, N none.
+        """CLIENT LIST's flags: O monitor, P subscriber, x inside MULTI, b blocked, t tracking, R
+        its target is gone, B in BCAST mode, e no-evict, T no-touch, N none.
         """
         assert self.session is not None
-        pin = self.session.pin
+        pin, tracker = self.session.pin, self.tracker
         flags = {
             "O": self.session.is_monitor,
             "P": self.session.is_subscribed,
             "x": pin is not None and pin.depth >= 0,
             "b": pin is not None and pin.blocking,
+            "t": tracker is not None and tracker.on,
+            "R": tracker is not None and tracker.broken,
+            "B": tracker is not None and tracker.bcast,
             "e": self.no_evict,
             "T": self.no_touch,
         }
         return "".join(flag for flag, is_set in flags.items() if is_set) or FLAG_NONE
+
+    @property
+    def redirect(self) -> int:
+        """Id of the client that is told of changes instead; 0 for none, -1 without tracking."""
+        return self.tracker.redirect if self.tracker is not None and self.tracker.on else -1
 
     def line(self, now: float) -> str:
         """The client in the format of CLIENT LIST, without a line end."""
@@ -111,7 +122,7 @@ class Client:
             "events": "r",
             "cmd": session.last_command,
             "user": "default",
-            "redir": -1,
+            "redir": self.redirect,
             "resp": session.protocol,
             "lib-name": self.lib_name,
             "lib-ver": self.lib_ver,

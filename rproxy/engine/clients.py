@@ -15,6 +15,7 @@ from rproxy import errors
 from rproxy.engine.client import Client
 from rproxy.engine.numbers import integer
 from rproxy.engine.replies import OK, encode, verbatim
+from rproxy.engine.tracking_commands import TRACKING
 
 if TYPE_CHECKING:
     from rproxy.engine.engine import Engine
@@ -271,4 +272,5 @@ SUBCOMMANDS: dict[bytes, Callable[[Engine, Session, Words], bytes | None]] = {
     b"reply": _reply,
     b"no-evict": _switch("no-evict", "no_evict"),
     b"no-touch": _switch("no-touch", "no_touch"),
+    **TRACKING,
 }

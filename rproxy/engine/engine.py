@@ -26,6 +26,7 @@ from rproxy.engine.explain import with_own
 from rproxy.engine.hub import Hub
 from rproxy.engine.pause import Pause
 from rproxy.engine.session import Session, Shared
+from rproxy.engine.tracking import Tracking
 from rproxy.engine.ways import Way
 from rproxy.errors import NetworkError, uncovered_reply
 from rproxy.probe import Probe
@@ -73,6 +74,7 @@ class Engine:
         self.use_table()
         self._set_limits()
         self.hub = Hub(config, cluster, tick, self.pins)
+        self.tracking = Tracking(self)
         self._unknown: dict[bytes, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -90,8 +92,10 @@ class Engine:
         shared.max_request = limits.request_limit
 
     def dispatch(self, session: Session, request: Request) -> None:
-        """Take a request down the ladder."""
+        """Take a request down the ladder; note what a client reads that is told of changes."""
         dispatch(self, session, request)
+        if session.is_tracking:
+            self.tracking.note(session, request)
 
     def judge(self, session: Session, request: Request) -> Way:
         """What would become of a request that is taken down the ladder."""
@@ -110,6 +114,7 @@ class Engine:
     async def close(self) -> None:
         """Stop background work."""
         self.hub.close()
+        self.tracking.close()
         if self.bus is not None:
             self.bus.close()
         for task in self._tasks:

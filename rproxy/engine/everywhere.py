@@ -72,7 +72,7 @@ async def _ask_all(engine: Engine, request: Request, reply: bytes, protocol: int
     answer(request, EVERYWHERE[argv[1].lower()](replies, protocol))
 
 
-COUNT, FORGET = b"how many clients", b"forget the scripts"
+COUNT, FORGET, TRACK = b"how many clients", b"forget the scripts", b"how many keys to track"
 """What else workers tell each other."""
 
 
@@ -82,11 +82,27 @@ class Counts(NamedTuple):
     connected: int
     blocked: int
     """Those of them that wait in blocking commands or for the end of a pause."""
+    tracking: int
+    """Those that track changes."""
+    keys: int
+    """Keys that they have read."""
+    items: int
+    """The same, for each client."""
+    prefixes: int
+    """Prefixes of keys that are followed in BCAST mode."""
 
 
 def own_counts(engine: Engine) -> Counts:
     """The clients of this worker."""
-    return Counts(len(engine.clients), len(engine.blocked) + engine.pause.waiting)
+    tracking = engine.tracking
+    return Counts(
+        len(engine.clients),
+        len(engine.blocked) + engine.pause.waiting,
+        len(tracking.trackers),
+        tracking.table.keys,
+        tracking.table.items,
+        len(tracking.prefixes),
+    )
 
 
 async def all_counts(engine: Engine) -> Counts:
@@ -103,16 +119,30 @@ def forget_scripts(engine: Engine) -> None:
         engine.spawn(engine.bus.ask([FORGET]))
 
 
-def _count(engine: Engine) -> bytes:
+def limit_tracking(engine: Engine, max_keys: int) -> None:
+    """Have all workers track so many keys at most."""
+    engine.tracking.limit(max_keys)
+    if engine.bus is not None:
+        engine.spawn(engine.bus.ask([TRACK, b"%d" % max_keys]))
+
+
+def _count(engine: Engine, argv: list[bytes]) -> bytes:
     return encode([*own_counts(engine)])
 
 
-def _forget(engine: Engine) -> bytes:
+def _forget(engine: Engine, argv: list[bytes]) -> bytes:
     engine.cluster.scripts.clear()
     return OK
 
 
-QUESTIONS: dict[bytes, Callable[[Engine], bytes]] = {COUNT: _count, FORGET: _forget}
+def _track(engine: Engine, argv: list[bytes]) -> bytes:
+    engine.tracking.limit(int(argv[1]))
+    return OK
+
+
+Answer = Callable[["Engine", list[bytes]], bytes]
+
+QUESTIONS: dict[bytes, Answer] = {COUNT: _count, FORGET: _forget, TRACK: _track}
 """What another worker says -> what is done here, and the answer."""
 
 
@@ -120,5 +150,5 @@ def answer_worker(engine: Engine, argv: list[bytes]) -> bytes:
     """What another worker, or its client, asks of the clients here."""
     question = QUESTIONS.get(argv[0])
     if question is not None:
-        return question(engine)
+        return question(engine, argv)
     return SHARED[argv[1].lower()](engine, None, argv)

@@ -19,6 +19,7 @@ from rproxy.engine.numbers import integer
 from rproxy.engine.pubsub import monitor
 from rproxy.engine.replies import OK, encode, simple
 from rproxy.engine.server import info
+from rproxy.engine.tracking_commands import begins_to_track
 from rproxy.engine.ways import HERE, MASTERS, PUBSUB, TO_ANY, Way
 from rproxy.wire.frames import Request
 
@@ -92,6 +93,7 @@ def _reset(engine: Engine, session: Session, request: Request) -> None:
 
     def reset(session: Session) -> None:
         engine.hub.leave(session)
+        engine.tracking.leave(session)
         session.mute(False)
         session.speak(2)
         session.client.reset(not engine.password)
@@ -199,6 +201,12 @@ def _client(engine: Engine, session: Session, request: Request) -> None:
         session.answer(reply, request)
 
 
+def _track(engine: Engine, session: Session, request: Request) -> None:
+    """CLIENT TRACKING, once the nodes tell of changes."""
+    if not begins_to_track(engine, session, request):
+        _client(engine, session, request)
+
+
 LOCAL = {
     "ping": Way(HERE, _local(_ping)),
     "echo": Way(HERE, _local(_echo)),
@@ -215,6 +223,7 @@ LOCAL = {
     "hello": Way(HERE, _hello),
     "client": Way(HERE, _client),
     "client|help": TO_ANY,
+    "client|tracking": Way(HERE, _track),
     "monitor": Way(PUBSUB, monitor),
 }
 """Commands and containers -> their Way."""

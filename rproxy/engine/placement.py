@@ -46,10 +46,6 @@ UNTOLD_POLICIES = {
 """Commands for every master of which servers do not say so -> their response policy."""
 
 NOWHERE = {
-    **dict.fromkeys(
-        ("client|caching", "client|getredir", "client|tracking", "client|trackinginfo"),
-        "it would be an OK without function",
-    ),
     "psync": "it turns a connection into a stream of one node's changes",
     "replconf": "it belongs to the replication of one node",
     "script|debug": "it stops one node at a script's lines",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rproxy import __version__, errors
 from rproxy.engine import merging
 from rproxy.engine.broadcast import is_error, to_masters
-from rproxy.engine.everywhere import Counts, all_counts, own_counts
+from rproxy.engine.everywhere import Counts, all_counts, limit_tracking, own_counts
 from rproxy.engine.fanout import spread
 from rproxy.engine.info import Sections, merged, parse, written
 from rproxy.engine.numbers import integer
@@ -95,6 +95,10 @@ def _own_fields(engine: Engine, session: Session, clients: Counts) -> dict[str, 
         "tcp_port": local_port(session),
         "connected_clients": str(clients.connected),
         "blocked_clients": str(clients.blocked),
+        "tracking_clients": str(clients.tracking),
+        "tracking_total_keys": str(clients.keys),
+        "tracking_total_items": str(clients.items),
+        "tracking_total_prefixes": str(clients.prefixes),
         "maxclients": str(engine.config.clients.max_clients),
         "role": "master",
         "connected_slaves": "0",
@@ -171,6 +175,9 @@ def _config_set(engine: Engine, session: Session, request: Request) -> None:
         return
     if len(argv) % 2 == 0:  # else the servers say what is wrong
         session.rewrite(request, pack([*argv[:2], *theirs]), request.spec)
+        for name, value in pairs:
+            if name.lower() == b"tracking-table-max-keys" and value.isdigit():
+                limit_tracking(engine, int(value))
     to_masters(engine, session, request, merging.first)
 
 

@@ -41,13 +41,14 @@ cdef class Session(Owner):
     cdef bint diverted             # every command goes by the pin
     cdef bint subscribed           # to channels or patterns: RESP2 allows few commands then
     cdef bint monitoring           # sees every command: must not touch keys
+    cdef bint tracking             # is told of changes to what it has read
     cdef double slow_since         # monotonic seconds since when it is above the soft limit; 0 if it is not
     cdef bint held                 # no request is read until `release`
     cdef bint choked               # too much is under way or unsent: not read until it is less
     cdef bint running              # `received` is at work
     cdef bint ending               # close as soon as all replies are written
     cdef bint muted                # CLIENT REPLY OFF
-    cdef int mark                  # flag of the request that is looked at: PINNED, or 0
+    cdef int flags                 # of the request that is looked at: PINNED, or 0
     cdef int mute_next             # CLIENT REPLY SKIP: this many commands go without a reply
     cdef object on_idle            # called once nothing is under way, or None
     cdef bint waking               # `_wake` will be called

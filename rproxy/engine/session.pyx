@@ -24,8 +24,8 @@ from rproxy.routing.split cimport Plan
 from rproxy.transport.stream cimport Stream, Tick
 from rproxy.upstream.sink cimport LinkTable, refuse
 from rproxy.wire.frames cimport (
-    APART, BROKEN, FRAME, GHOST, MORE, MUTED, PINNED, READONLY_REQUEST, SEVERAL, Blob, FrameReader, Owner, Request,
-    fifo_free, fifo_peek, fifo_pop, fifo_push,
+    APART, BROKEN, FRAME, GHOST, MARK, MORE, MUTED, PINNED, READONLY_REQUEST, SEVERAL, Blob, FrameReader, Owner,
+    Request, fifo_free, fifo_peek, fifo_pop, fifo_push,
 )
 
 cdef inline void _note_kind(Request request, CommandSpec spec) noexcept:
@@ -147,9 +147,9 @@ cdef class Session(Owner):
     cdef int _pin(self, CommandSpec spec) except -1:
         """Show the request under the servers' names, and note whether its reply may hold some."""
         cdef Pins pins = self.shared.pins
-        self.mark = 0
+        self.flags = 0
         if spec is not None and (pins.inward(self.reader, spec) or pins.touches(spec)):
-            self.mark = PINNED
+            self.flags = PINNED
         return 0
 
     def pin_keys(self, Request request not None):
@@ -216,6 +216,7 @@ cdef class Session(Owner):
     cdef bint _is_queued(self, CommandSpec spec, FrameReader reader) except -1:
         """Whether the pin's link takes the request as it is: a keyed command of its slot, inside MULTI."""
         return self.pin is not None and self.pin.queueing and spec is not None and spec.flags & STRAIGHT \
+            and not self.tracking \
             and arity_ok(spec, reader.argc) and self.pin.size + reader.size <= self.pin.limit \
             and assign_slot(spec, reader.frame, reader.spans, reader.argc) == self.pin.slot
 
@@ -235,7 +236,7 @@ cdef class Session(Owner):
             self._open_straight()
             whole = bundle.close(reader.frame, reader.size)
             whole.spec = spec
-            whole.flags |= self.mark
+            whole.flags |= self.flags
             if self.shared.command_timeout:
                 whole.deadline = self.shared.tick.now + self.shared.command_timeout
             fifo_push(&self.fifo, whole)
@@ -289,7 +290,7 @@ cdef class Session(Owner):
         cdef Request request = Request.__new__(Request)
         request.keep(reader.frame, reader.size, reader.share() if reader.size >= SHARE_LEAST else None)
         request.owner, request.spec, request.slot = self, spec, slot
-        request.flags = self.mark
+        request.flags = self.flags
         if spec is not None:
             _note_kind(request, spec)
         if self.shared.command_timeout:
@@ -392,6 +393,8 @@ cdef class Session(Owner):
             if request.reply is not None:
                 self.stored -= request.reply_size
                 self._put(request, request.reply_start, request.reply_size, request.reply)
+            elif request.flags & MARK:
+                request.target()
         return 0
 
     cdef int _ease(self) except -1:
@@ -558,7 +561,8 @@ cdef class Session(Owner):
 
     cdef int _open_straight(self) except -1:
         """Open the straight path, or close it where some state of the client's limits its commands."""
-        self.straight = not (self.reader.locked or self.diverted or self.monitoring or self.is_confined)
+        self.straight = not (self.reader.locked or self.diverted or self.monitoring or self.tracking
+                             or self.is_confined)
         return 0
 
     def subscribe(self, bint on):
@@ -570,6 +574,31 @@ cdef class Session(Owner):
         """The client sees every command from now on, or no more."""
         self.monitoring = on
         self._open_straight()
+
+    def track(self, bint on):
+        """The client is told of changes to what it reads from now on, or no more: every command is looked at."""
+        self.tracking = on
+        self._open_straight()
+
+    def mark(self, callback):
+        """Call back when all that is under way is answered: at once (then None), or later (then the mark)."""
+        cdef Request mark
+        if self.fifo.count == 0:
+            callback()
+            return None
+        mark = Request.__new__(Request)
+        mark.owner, mark.target, mark.done = self, callback, True
+        mark.flags = MARK
+        fifo_push(&self.fifo, mark)
+        return mark
+
+    def is_last(self, Request request not None):
+        """Whether the request, or mark, is the newest of all that is under way."""
+        return self.fifo.count > 0 and fifo_peek(&self.fifo, self.fifo.count - 1) is request
+
+    def interject(self, bytes message not None):
+        """Write bytes that answer nothing, also to a muted client; False where it is too slow for them."""
+        return self.push(PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), None)
 
     def voice(self, Request request not None):
         """The request's reply is a message: CLIENT REPLY does not silence it."""
@@ -614,6 +643,11 @@ cdef class Session(Owner):
     def is_monitor(self):
         """Whether the client sees every command."""
         return self.monitoring
+
+    @property
+    def is_tracking(self):
+        """Whether the client is told of changes to what it reads."""
+        return self.tracking
 
     @property
     def is_held(self):

@@ -142,6 +142,7 @@ class Server:
         client = session.client
         self.clients.discard(client)
         self.engine.hub.leave(session)
+        self.engine.tracking.leave(session)
         client.session = None
         if self.draining and not self.clients:
             self._all_gone.set()

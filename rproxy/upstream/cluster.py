@@ -47,6 +47,7 @@ class Cluster:
         self.lanes = {version: Lane(self, tick, version) for version in (2, 3)}
         self.refresher = Refresher(config, self.fetch, self._adopt, probe)
         self.watchers: list[Callable[[Iterable[int]], object]] = []
+        self.strayed: list[Callable[[int, Address], object]] = []
         self._uncovered_since: float | None = None
         self._round: asyncio.TimerHandle | None = None
 
@@ -161,6 +162,12 @@ class Cluster:
             lane.apply(changed)
         for watch in self.watchers:
             watch(changed)
+
+    def sent_on(self, slot: int, told_by: str, target: Address) -> None:
+        """A node sends one command to another that does not own the slot (yet)."""
+        self.probe.asked(slot, told_by, str(target))
+        for watch in self.strayed:
+            watch(slot, target)
 
     def redirect_address(self, verdict: Verdict, asked: Address) -> Address | None:
         """Where MOVED or ASK points, or None where it does not say."""

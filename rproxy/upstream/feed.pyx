@@ -35,7 +35,7 @@ cdef enum:
 # rproxy answers them itself.
 cdef tuple OWN_DOINGS = (
     b'] "CLIENT" "SETNAME" "rproxy"\r\n', b'] "CLIENT" "ID"\r\n', b'] "ASKING"\r\n',
-    b'] "CLUSTER" "SHARDS"\r\n', b'] "CLUSTER" "SLOTS"\r\n', b'] "CLUSTER" "NODES"\r\n',
+    b'] "CLIENT" "TRACKING" "ON" "BCAST"\r\n', b'] "CLUSTER" "SHARDS"\r\n', b'] "CLUSTER" "SLOTS"\r\n', b'] "CLUSTER" "NODES"\r\n',
 )
 
 # The names of the C enum, for Python; the stub declares them.

@@ -3,7 +3,7 @@
 Strategy. All steps are written at once and their replies come in order; `check` judges each. A
 RESP2 link sends AUTH where there is a password; a RESP3 link sends HELLO 3, which logs in as well.
 Then every link gives its name, so that an operator finds it in the node's CLIENT LIST, and a link
-to a replica asks to be served reads.
+to a replica asks to be served reads, and a feed of invalidations to be told of every changed key.
 
 Rules. What a node answers to a login is never repeated, except its first word: old servers quote
 the arguments of commands that they do not know, and so the password. The name is a courtesy: a node
@@ -41,11 +41,14 @@ class Step(NamedTuple):
         return f"<Step {self.name}>"
 
 
-def steps(upstream: Upstream, protocol: int, replica: bool = False) -> list[Step]:
+def steps(
+    upstream: Upstream, protocol: int, replica: bool = False, tracking: bool = False
+) -> list[Step]:
     """The first requests of a link that speaks RESP2 or RESP3 (`protocol` 2 or 3), at least one."""
     login = _LOGINS[protocol](upstream.username, upstream.password.reveal())
     name = _step("CLIENT", "SETNAME", LINK_NAME)._replace(required=False)
-    return [*login, name, *([_step("READONLY")] if replica else [])]
+    track = _step("CLIENT", "TRACKING", "ON", "BCAST")
+    return [*login, name, *([_step("READONLY")] if replica else []), *([track] if tracking else [])]
 
 
 def _resp2_login(username: str, password: str) -> list[Step]:

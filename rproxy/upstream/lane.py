@@ -254,7 +254,7 @@ class Lane:
         address = self.cluster.redirect_address(verdict, link.pool.address)
         if address is None or request.hops >= self.cluster.config.upstream.max_redirects:
             return False
-        self.probe.asked(verdict.slot, str(link.pool), str(address))
+        self.cluster.sent_on(verdict.slot, str(link.pool), address)
         request.hops += 1
         request.target = self.pool(address)
         self._send_asking(request.target, request)

@@ -17,6 +17,7 @@ cdef class Link(Sink):
     cdef readonly bint ready       # the handshake is done: it takes requests
     cdef readonly double heard_at  # monotonic seconds of the last byte received, or of the first request since
     cdef readonly long long replies  # replies received so far
+    cdef public object on_push     # called with each push's bytes, or None: then a push ends the link
 
     cdef int send(self, Request request) except -1
     cdef int take_replies(self) except -1

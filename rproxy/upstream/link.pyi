@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, final
 
 from rproxy.errors import MAY_HAVE_RUN as MAY_HAVE_RUN
@@ -12,6 +13,7 @@ class LinkStream(Stream):
 
 @final
 class Link(Sink):
+    on_push: Callable[[bytes], object] | None
     def __init__(self, tick: Tick, lane: Any = None, pool: Any = None) -> None: ...
     @property
     def stream(self) -> LinkStream: ...

@@ -5,7 +5,7 @@ Strategy. `send` appends the frame's bytes and puts the request into the FIFO; e
 A reply that is no error goes straight to the request's owner. Errors whose first word may call for action are judged by the
 Lane, in Python: they are rare.
 
-Rules. A reply without a request, a push that nobody asked for or a broken frame ends the link: a link that is out of step
+Rules. A reply without a request, a push that nobody hears or a broken frame ends the link: a link that is out of step
 gives one client another's reply, the worst of all errors. An entry whose owner has gone stays as a ghost: its reply is
 measured and dropped. When the link is lost, each request under way is either handed back to be sent again, because not a
 byte of it was written or because it changes nothing, or is answered that it may have been executed.
@@ -111,7 +111,12 @@ cdef class Link(Sink):
             if outcome != FRAME:
                 break
             if self.fifo.count == 0 or reader.frame[0] == c'>':
-                return self._out_of_step(reader.frame[0])
+                if reader.frame[0] != c'>' or self.on_push is None:
+                    return self._out_of_step(reader.frame[0])
+                self.on_push(PyBytes_FromStringAndSize(reader.frame, reader.size))
+                if self.stream.closed:
+                    return 0
+                continue
             request = <Request>fifo_pop(&self.fifo)
             self.tick.in_flight -= 1
             self.replies += 1

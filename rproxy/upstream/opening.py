@@ -40,9 +40,10 @@ class Dialled(Protocol):
 class Opening:
     """One attempt to set up a connection."""
 
-    __slots__ = ("_done", "_loss")
+    __slots__ = ("_done", "_loss", "_tracking")
 
-    def __init__(self) -> None:
+    def __init__(self, tracking: bool = False) -> None:
+        self._tracking = tracking
         self._done: asyncio.Future[None] | None = None
         self._loss = ""
 
@@ -66,7 +67,7 @@ class Opening:
     async def _shake_hands(self, link: Dialled, cluster: Cluster, protocol: int) -> None:
         """Send the connection's first requests; over when all answers were good, or one was not."""
         done = self._done = asyncio.get_running_loop().create_future()
-        steps = deque(handshake.steps(cluster.config.upstream, protocol))
+        steps = deque(handshake.steps(cluster.config.upstream, protocol, tracking=self._tracking))
 
         def check(reply: bytes) -> None:
             problem = handshake.check(steps.popleft(), reply)

@@ -125,7 +125,7 @@ class Route:
             return
         self._hops += 1
         if told.kind is Kind.ASK:
-            self.lane.probe.asked(told.slot, str(address), str(target))
+            cluster.sent_on(told.slot, str(address), target)
             self._towards(target, True)
             return
         cluster.moved(told.slot, target, str(address))

@@ -19,6 +19,7 @@ cdef enum RequestFlag:
     SEVERAL = 128          # a whole transaction in one: several replies belong to it
     KNOWN = 256            # its reply was given already: it is sent again for its effect alone
     PINNED = 512           # its reply may hold keys under the servers' names
+    MARK = 1024            # no request: `target` is called when everything before it is answered
 
 
 cdef struct Span:
@@ -76,7 +77,7 @@ cdef class Request:
     cdef public double hold_until         # loop time when waiting at gates ends; 0 before the first gate
     cdef public object last_error         # bytes of the last error that sent it back, or None
     cdef public object target             # the Pool that an ASK named, until it is sent there; without a slot: the
-                                          # one that alone may answer
+                                          # one that alone may answer. Of a mark: what is called
 
     cdef int keep(self, const char *data, Py_ssize_t size, Blob blob) except -1
     cpdef list argv(self)

@@ -24,11 +24,6 @@ def arity(name: str) -> bytes:
     return f"-ERR wrong number of arguments for '{name}' command\r\n".encode()
 
 
-def not_served(name: str) -> bytes:
-    text = f"-ERR rproxy does not serve 'client {name}' yet: it would be an OK without function\r\n"
-    return text.encode()
-
-
 def wire(*commands: bytes) -> bytes:
     """Commands, each as its words with spaces between them, as one pipeline."""
     return b"".join(pack(command.split()) for command in commands)
@@ -105,10 +100,6 @@ EXACT: list[tuple[str, bytes]] = [
     ("CLIENT NO-TOUCH", arity("client|no-touch")),
     ("CLIENT NO-TOUCH x", SYNTAX),
     ("CLIENT NO-TOUCH on", OK),
-    ("CLIENT CACHING yes", not_served("caching")),
-    ("CLIENT GETREDIR", not_served("getredir")),
-    ("CLIENT TRACKING on", not_served("tracking")),
-    ("CLIENT TRACKINGINFO", not_served("trackinginfo")),
 ]
 
 

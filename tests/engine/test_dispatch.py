@@ -68,8 +68,7 @@ OUTCOMES = {
         module|unload pfdebug pfselftest replicaof save slaveof
     """,
     NOT_SERVED: """
-        client|caching client|getredir client|tracking client|trackinginfo psync replconf
-        script|debug shutdown sync
+        psync replconf script|debug shutdown sync
     """,
     OWN_LINK: """
         function|kill script|kill
@@ -87,8 +86,9 @@ OUTCOMES = {
         script|load slowlog|get slowlog|len slowlog|reset
     """,
     HERE: """
-        acl|whoami asking auth client|getname client|id client|info client|kill client|list
-        client|no-evict client|pause client|reply client|setname client|unblock client|unpause
+        acl|whoami asking auth client|caching client|getname client|getredir client|id
+        client|info client|kill client|list client|no-evict client|pause client|reply
+        client|setname client|tracking client|trackinginfo client|unblock client|unpause
         cluster|addslots cluster|addslotsrange cluster|bumpepoch cluster|count-failure-reports
         cluster|countkeysinslot cluster|delslots cluster|delslotsrange cluster|failover
         cluster|flushslots cluster|forget cluster|getkeysinslot cluster|help cluster|info
@@ -132,10 +132,6 @@ def test_locked_out_are_all_but_those_that_log_in_or_leave() -> None:
         (
             "shutdown NOSAVE",
             "rproxy does not serve 'shutdown' yet: it ends one node: send it to that node",
-        ),
-        (
-            "CLIENT TRACKING ON",
-            "rproxy does not serve 'client tracking' yet: it would be an OK without function",
         ),
     ],
 )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from rproxy.engine.everywhere import COUNT, FORGET, answer_worker
+from rproxy.engine.everywhere import COUNT, FORGET, TRACK, answer_worker
+from rproxy.engine.replies import encode
 from tests.fakes import FakeClient, FakeProxy, bulk, on_a_loop
 
 NONE_SUCH = b"-ERR No such client\r\n"
@@ -87,17 +88,17 @@ async def test_a_mistake_is_answered_at_once() -> None:
 
 @on_a_loop
 async def test_info_counts_all_clients() -> None:
-    proxy, bus = one_of_several(b"*2\r\n:4\r\n:0\r\n", b"*2\r\n:5\r\n:2\r\n")
+    proxy, bus = one_of_several(encode([4, 0, 1, 2, 3, 4]), encode([5, 2, 0, 1, 1, 0]))
     client = proxy.client()
     client.say(b"INFO", b"clients")
     client.say(b"PING")
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     for index in range(3):
-        text = b"# Clients\r\nconnected_clients:100\r\nblocked_clients:7\r\n"
+        text = b"# Clients\r\nconnected_clients:100\r\nblocked_clients:7\r\ntracking_clients:9\r\n"
         proxy.cluster.answer(index, bulk(text))
     heard = client.hear()
-    assert b"connected_clients:10\r\nblocked_clients:2\r\n" in heard
+    assert b"connected_clients:10\r\nblocked_clients:2\r\ntracking_clients:1\r\n" in heard
     assert heard.endswith(b"+PONG\r\n")
     assert bus.asked == [[COUNT]]
 
@@ -109,7 +110,9 @@ def test_what_other_workers_ask() -> None:
     def tell(*words: bytes) -> bytes:
         return answer_worker(proxy.engine, list(words))
 
-    assert tell(COUNT) == b"*2\r\n:2\r\n:0\r\n"
+    assert tell(COUNT) == encode([2, 0, 0, 0, 0, 0])
+    assert tell(TRACK, b"7") == b"+OK\r\n"
+    assert proxy.engine.tracking.table.max_keys == 7
     proxy.cluster.scripts.remember(b"return 1")
     assert tell(FORGET) == b"+OK\r\n"
     assert len(proxy.cluster.scripts) == 0

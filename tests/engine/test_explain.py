@@ -18,6 +18,7 @@ from rproxy.routing.slots import slot_of
 from rproxy.routing.split import cut_request
 from rproxy.topology.slotmap import SlotMap
 from rproxy.upstream.cluster import parse_reply
+from tests.engine.trackers import tracker
 from tests.fakes import NODES, FakeClient, FakeProxy, even_map, on_a_loop
 
 CROSS_SLOT = b"CROSSSLOT Keys in request don't hash to the same slot"
@@ -107,6 +108,26 @@ def test_client_under_monitor() -> None:
     client.session.monitor(True)
     assert explained(client, "GET b")["treatment"] == "confined"
     assert explained(client, "PING")["treatment"] == "rproxy"
+
+
+@pytest.mark.parametrize("words", ["TRACKING ON", "TRACKING ON BCAST PREFIX a", "CACHING YES"])
+def test_tracking_is_told_of_and_not_begun(words: str) -> None:
+    proxy = FakeProxy()
+    client = proxy.client()
+    assert explained(client, f"CLIENT {words}")["treatment"] == "rproxy"
+    assert not proxy.engine.tracking.invalidations.wanted
+    assert client.identity.tracker is None
+    in_general = told(client, b"COMMANDS")
+    for name in ("tracking", "caching", "getredir", "trackinginfo"):
+        assert in_general[f"client|{name}"] == "rproxy"
+
+
+def test_client_that_tracks() -> None:
+    """What it has explained does not count as read."""
+    proxy = FakeProxy()
+    client = tracker(proxy)
+    assert explained(client, "GET b")["treatment"] == "slot"
+    assert proxy.engine.tracking.table.keys == 0
 
 
 def test_watch_of_another_slot() -> None:

@@ -57,6 +57,7 @@ class App(NamedTuple):
 
 APPS = (
     App("redis_py.py", NEWER),
+    App("redis_py_cache.py", NEWER),
     App("limits_windows.py", NEWER),
     App("bullmq_jobs.js", NODE),
     App("aiocache_cache.py", NEWER, "caches.toml"),
