@@ -257,6 +257,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Literal["refuse", "allow"],
         Option("Whether clients may use commands that change servers, such as CONFIG SET."),
     ] = "refuse"
+    transactions: Annotated[
+        Literal["one-slot", "per-slot"],
+        Option("Whether a transaction may have keys of several slots: then each slot's is atomic."),
+    ] = "one-slot"
     deny: Annotated[
         tuple[str, ...],
         Option('Commands that no client may use: "keys", "config|set".', False, parse_command),

@@ -13,12 +13,15 @@ as many QUEUED as there were commands.
 cimport cython
 from libc.string cimport memcpy
 
+from rproxy.upstream.sink import call
 from rproxy.wire.frames cimport FRAME, SEVERAL, Blob, FrameReader, Owner, Request, Scratch
 
 cdef enum:
     ROOM_LEAST = 512           # bytes that a bundle begins with
 
 cdef Scratch NO_SCRATCH = Scratch(16)
+cdef bytes MULTI = b"*1\r\n$5\r\nMULTI\r\n"
+cdef bytes EXEC = b"*1\r\n$4\r\nEXEC\r\n"
 cdef const char *OK = b"+OK\r\n"
 cdef const char *QUEUED = b"+QUEUED\r\n"
 
@@ -105,3 +108,11 @@ cdef class Bundle(Owner):
 
     cdef int expect(self, Request request, Py_ssize_t size) except -1:
         return self.session.expect(request, size)
+
+
+def several(list frames not None, int slot, callback):
+    """A request for MULTI, these commands and EXEC; `callback` gets EXEC's reply, or an error for the whole."""
+    cdef Request whole = call(b"".join([MULTI, *frames, EXEC]), callback, slot)
+    whole.flags |= SEVERAL
+    whole.parts = len(frames) + 2
+    return whole

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rproxy import errors
 from rproxy.engine.replies import OK
+from rproxy.engine.scattered import ScatteredTransaction
 from rproxy.engine.transactions import Transaction
 from rproxy.wire.frames import Request
 
@@ -19,9 +20,20 @@ if TYPE_CHECKING:
     from rproxy.engine.session import Session
 
 
+KINDS: dict[str, type[Transaction]] = {
+    "one-slot": Transaction,
+    "per-slot": ScatteredTransaction,
+}
+"""By the option `transactions`."""
+
+
 def of(session: Session) -> Transaction | None:
     """The session's transaction or watch, if it has one."""
     return session.pin if isinstance(session.pin, Transaction) else None
+
+
+def _new(engine: Engine, session: Session) -> Transaction:
+    return KINDS[engine.config.transactions](engine, session)
 
 
 def _multi(engine: Engine, session: Session, request: Request) -> None:
@@ -29,7 +41,7 @@ def _multi(engine: Engine, session: Session, request: Request) -> None:
     if transaction is not None and transaction.in_multi:
         session.answer(errors.NESTED_MULTI, request)
     else:
-        (transaction or Transaction(engine, session)).begin()
+        (transaction or _new(engine, session)).begin()
 
 
 def _exec(engine: Engine, session: Session, request: Request) -> None:
@@ -51,7 +63,7 @@ def _discard(engine: Engine, session: Session, request: Request) -> None:
 def _watch(engine: Engine, session: Session, request: Request) -> None:
     transaction = of(session)
     if transaction is None:
-        transaction = Transaction(engine, session)
+        transaction = _new(engine, session)
         session.pin_to(transaction, straight=True)
     if transaction.in_multi:
         session.answer(errors.WATCH_INSIDE, request)

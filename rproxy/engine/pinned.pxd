@@ -15,6 +15,9 @@ cdef class Pin(Owner):
     cdef public Py_ssize_t size    # bytes of it, with what a request itself takes
     cdef public Py_ssize_t limit   # the most it may be
     cdef readonly int outstanding  # requests on the link that are not answered
+    cdef public bint collecting    # the reply to `last` is kept here: it is not the whole
+    cdef public bytes collected    # that reply, or None
+    cdef public list order         # specs of all commands of a transaction, where `kept` does not say it; or None
     cdef public int depth          # commands of an open transaction; -1 where there is none
 
     cdef int queue(self, Request request) except -1

@@ -1,4 +1,5 @@
 from rproxy.engine.session import Session
+from rproxy.routing.specs import CommandSpec
 from rproxy.upstream.link import Link
 from rproxy.wire.frames import Owner, Request
 
@@ -12,6 +13,9 @@ class Pin(Owner):
     kept: list[Request]
     size: int
     limit: int
+    collecting: bool
+    collected: bytes | None
+    order: list[CommandSpec | None] | None
     depth: int
     def __init__(self, session: Session) -> None: ...
     @property
@@ -19,6 +23,7 @@ class Pin(Owner):
     @property
     def outstanding(self) -> int: ...
     def keep(self, request: Request) -> None: ...
+    def silent(self, frame: bytes, spec: CommandSpec) -> Request: ...
     def send(self, request: Request) -> None: ...
     def send_kept(self) -> None: ...
     def rewrite(self, request: Request, frame: bytes) -> None: ...

@@ -41,6 +41,13 @@ cdef class Pin(Owner):
         self.kept.append(request)
         self.size += REQUEST_SIZE + request.size
 
+    def silent(self, bytes frame not None, spec):
+        """A request of rproxy's own, of whose reply no client hears."""
+        cdef Request request = Request(frame)
+        request.spec = spec
+        request.flags |= KNOWN
+        return request
+
     cdef int _send(self, Request request) except -1:
         self.outstanding += 1
         return self.link.send(request)
@@ -81,6 +88,9 @@ cdef class Pin(Owner):
         if request.flags & (KNOWN | GHOST):
             return 0
         request.flags |= KNOWN
+        if self.collecting and request is self.last:
+            self.collected = PyBytes_FromStringAndSize(reply, size)
+            return 0
         return session.deliver(request, reply, size, blob)
 
     cdef int expect(self, Request request, Py_ssize_t size) except -1:

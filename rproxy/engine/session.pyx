@@ -188,6 +188,8 @@ cdef class Session(Owner):
             return [self.shared.commands.lookup(*one.argv()[:2]) for one in found[1:len(found) - 1]]
         if self.pin is None:
             return []
+        if self.pin.order is not None:
+            return self.pin.order
         return [one.spec for one in self.pin.kept if one is not request]
 
     # -- transactions --

@@ -122,7 +122,7 @@ class Transaction(Pin):
         """A command to be queued, whatever its kind."""
         slot = self.session.assign(request) if request.spec is not None else -1
         if slot == CROSS_SLOT or (slot >= 0 and self.slot >= 0 and slot != self.slot):
-            self.refuse(request, errors.CROSS_SLOT)
+            self.stray(request)
             return
         if self.size + len(request.frame_bytes) > self.limit:
             self.refuse(request, errors.LARGE_TRANSACTION)
@@ -139,6 +139,10 @@ class Transaction(Pin):
             self.settle(request, QUEUED)
         else:
             self._send_last()
+
+    def stray(self, request: Request) -> None:
+        """A command for other slots than the link's."""
+        self.refuse(request, errors.CROSS_SLOT)
 
     def _send_last(self) -> None:
         """Send the last request that is kept, after all that goes before it."""

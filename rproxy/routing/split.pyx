@@ -221,6 +221,25 @@ def cut_request(CommandTable table not None, list argv not None, bint every_key=
     return cut(spec, frame, words.spans, words.argc, every_key)
 
 
+def elements(bytes reply not None):
+    """The elements of an array, each as its bytes; None where the reply is no array, or not whole."""
+    cdef Part part = _whole(reply)
+    cdef long long count
+    cdef Py_ssize_t size
+    cdef list found = []
+    if not _take_number(&part, c'*', &count):
+        return None
+    while len(found) < count:
+        size = _element_size(part.at, part.end)
+        if size <= 0:
+            size = measure(part.at, part.end - part.at)    # an error is an element like any other
+        if size <= 0:
+            return None
+        found.append(part.at[:size])
+        part.at += size
+    return found if part.at == part.end else None
+
+
 # --- Grouping ---
 
 cdef Py_ssize_t _group(

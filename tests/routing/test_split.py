@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from rproxy.routing.commands import built_in, merge
 from rproxy.routing.slots import slot_of
-from rproxy.routing.split import Plan, cut_request
+from rproxy.routing.split import Plan, cut_request, elements
 from tests.oracle import Typed, encode, encode_request, parse_reply, parse_request
+from tests.wire.test_fuzz import replies as wire_replies
 
 TABLE = built_in()
 KEYS = st.sampled_from(
@@ -354,3 +355,22 @@ def test_a_modules_command_is_cut_by_its_policy() -> None:
     table = merge(TABLE, [[b"my.del", -2, [b"write"], 1, -1, 1, [], tips, [], []]])
     plan = cut_request(table, [b"MY.DEL", b"a", b"b"])
     assert plan.merge([b":1\r\n", b":2\r\n"]) == b":3\r\n"
+
+
+# -- elements --
+
+
+@given(st.lists(wire_replies, max_size=8))
+def test_elements_are_those_of_the_array(parts: list[bytes]) -> None:
+    whole = b"*%d\r\n" % len(parts) + b"".join(parts)
+    assert elements(whole) == parts
+    for cut in range(len(whole)):
+        assert elements(whole[:cut]) is None
+    assert elements(whole + b":1\r\n") is None
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", b"+OK\r\n", b"*-1\r\n", b"_\r\n", b"-ERR no\r\n", b":1\r\n"]
+)
+def test_what_is_no_array_has_no_elements(reply: bytes) -> None:
+    assert elements(reply) is None
