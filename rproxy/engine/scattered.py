@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from rproxy import errors
 from rproxy.engine.bundle import several
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from rproxy.engine.engine import Engine
     from rproxy.engine.session import Session
 
-T = TypeVar("T")
+FRAME_SIZE = 128
+"""Bytes that a frame takes besides its own, and its reply's place."""
 
 NO_PROPER_REPLY = b"-ERR a node gave no proper reply to its part of the transaction\r\n"
 
@@ -139,30 +140,39 @@ class ScatteredTransaction(Transaction):
         size = len(request.frame_bytes)
         if self.size + size > self.limit:
             self.refuse(request, errors.LARGE_TRANSACTION)
-        elif request.slot < 0 and not request.spec.flags & CommandFlag.MULTI_SHARD:
-            self.refuse(request, errors.CROSS_SLOT)
+        elif request.slot >= 0:
+            self._keep_whole(request)
+        elif request.spec.flags & CommandFlag.MULTI_SHARD:
+            self._keep_pieces(request)
         else:
-            self.session.answer(QUEUED, request)
-            if not self.spoiled and not self.doomed:
-                self._keep_stray(request)
-                self.size += size
-            self.depth += 1
+            self.refuse(request, errors.CROSS_SLOT)
 
-    def _keep_stray(self, request: Request) -> None:
-        if request.slot >= 0:
-            self.strays.by_place[self.depth] = Stray(
-                request.spec, [request.frame_bytes], [request.slot], _only, -1
-            )
+    def _keep_whole(self, request: Request) -> None:
+        self._keep(request, Stray(request.spec, [request.frame_bytes], [request.slot], _only, -1))
+
+    def _keep_pieces(self, request: Request) -> None:
+        try:
+            plan = cut_request(self.engine.meant, request.argv())
+        except OverflowError:
+            self.refuse(request, errors.TAIL_TOO_LONG)
             return
-        plan = cut_request(self.engine.meant, request.argv())
         if self.slot < 0:
             self.slot = plan.slots[0]
         own = plan.slots.index(self.slot) if self.slot in plan.slots else -1
         stray = Stray(request.spec, plan.frames, plan.slots, plan.merge, own)
-        self.strays.by_place[self.depth] = stray
-        if own >= 0:
+        if self._keep(request, stray) and own >= 0:
             self.keep(self.silent(plan.frames[own], request.spec))
             self._send_last()
+
+    def _keep(self, request: Request, stray: Stray) -> bool:
+        """Answer QUEUED; whether the command may ever run."""
+        may_run = not self.spoiled and not self.doomed
+        self.session.answer(QUEUED, request)
+        if may_run:
+            self.strays.by_place[self.depth] = stray
+            self.size += sum(FRAME_SIZE + len(frame) for frame in stray.frames)
+        self.depth += 1
+        return may_run
 
     def exec(self, request: Request) -> None:
         """Run the first part, then those of the other slots."""

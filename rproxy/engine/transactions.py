@@ -182,14 +182,8 @@ class Transaction(Pin):
     def exec(self, request: Request) -> None:
         """Run what is queued."""
         if self.spoiled or self.doomed or (self.lease is None and not self.kept):
-            reply = (
-                errors.EXEC_ABORTED
-                if self.spoiled
-                else NIL[self.session.protocol]
-                if self.doomed
-                else EMPTY
-            )
-            self.session.answer(reply, request)
+            nothing = NIL[self.session.protocol] if self.doomed else EMPTY
+            self.session.answer(errors.EXEC_ABORTED if self.spoiled else nothing, request)
             self.drop()
         else:
             self._finish(request, EXEC)

@@ -272,6 +272,17 @@ def test_what_is_kept_has_a_limit() -> None:
     assert client.ask(*EXEC) == ABORTED
 
 
+def test_pieces_count_as_what_they_take() -> None:
+    proxy = FakeProxy(clients=Clients(transaction_limit=Bytes(4000)), transactions="per-slot")
+    client = proxy.client()
+    assert client.ask(*MULTI) == OK
+    many = [b"MGET", b"a", *(b"%d" % number for number in range(20))]
+    client.say(*many)
+    proxy.cluster.lease(NODE_OF_A)
+    client.say(*many)
+    assert client.hear().startswith(QUEUED + b"-ERR the transaction is too large")
+
+
 def test_one_slot_travels_as_ever() -> None:
     proxy, client = start()
     whole = wire(MULTI, SET, EXEC)
