@@ -273,7 +273,7 @@ def test_what_is_kept_has_a_limit() -> None:
 
 
 def test_pieces_count_as_what_they_take() -> None:
-    proxy = FakeProxy(clients=Clients(transaction_limit=Bytes(4000)), transactions="per-slot")
+    proxy = FakeProxy(clients=Clients(transaction_limit=Bytes(3000)), transactions="per-slot")
     client = proxy.client()
     assert client.ask(*MULTI) == OK
     many = [b"MGET", b"a", *(b"%d" % number for number in range(20))]
