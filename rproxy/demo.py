@@ -20,6 +20,7 @@ Rules:
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -335,9 +336,13 @@ class LocalCluster:
     def failover(self, replica_port: int, timeout: float = SETTLE_TIMEOUT) -> None:
         """Make a replica the master in good order (both alive); returns when all nodes agree."""
         replica = self.node(replica_port)
+        state = _state(replica)
+        if state["role"] != "slave":
+            raise UsageError(f"{replica!r} is no replica")
+        master = self.node(int(state["master_port"]))
         replica.call("CLUSTER", "FAILOVER")
-        promoted = f"{replica!r} to become a master"
-        wait_until(lambda: bool(replica.call("ROLE")[0] == b"master"), timeout, promoted)
+        for node, role in ((replica, "master"), (master, "slave")):
+            wait_until(partial(_is_a, node, role), timeout, f"{node!r} to become a {role}")
         self.wait_ready(timeout)
 
 
@@ -374,6 +379,10 @@ def _state(node: NodeProcess) -> dict[str, str]:
     text: bytes = node.call("CLUSTER", "INFO") + node.call("INFO", "replication")
     lines = (line.partition(":") for line in text.decode().splitlines())
     return {name: value for name, colon, value in lines if colon}
+
+
+def _is_a(node: NodeProcess, role: str) -> bool:
+    return _state(node)["role"] == role
 
 
 def _is_settled(view: dict[tuple[int, int], list[int]], port: int, state: dict[str, str]) -> bool:

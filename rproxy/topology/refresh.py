@@ -12,7 +12,10 @@ that see the same MOVED do not ask as one. Requests that come while a round is u
 more round, because its answers may be older.
 
 Which answer is believed, views.py decides. Where none is yet, the cluster is asked again soon. A
-MOVED that was believed in between (`adopt_patch`) counts as the map in use.
+MOVED that was believed in between (`adopt_patch`) counts as the map in use. A master that has lost
+all its slots is left out: after a failover that is the old one, which nodes go on to call a master
+until they hear otherwise; as a replica it would be counted, and heard, twice. One that never had
+slots is a new one, and may have its first keys already.
 
 Before the first map there is nothing to compare with: the seeds are asked until one answers, with
 growing pauses.
@@ -69,6 +72,8 @@ class Refresher:
         self._known = False
         self._failed: set[Address] = set()
         self._judge = Judge()
+        self._served: set[Address] = set()
+        """Masters that have had slots."""
         self._reason: str | None = None
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -189,7 +194,7 @@ class Refresher:
         self._probe.refresh_failed(str(address), reason)
 
     def _take_over(self, view: View) -> None:
-        slotmap = view.slotmap.at_epoch(view.epoch)
+        slotmap = self._without_demoted(view.slotmap).at_epoch(view.epoch)
         old, self._current = self._current, slotmap
         if self._known and slotmap == old:
             return
@@ -198,6 +203,12 @@ class Refresher:
         masters = len(slotmap.masters)
         self._probe.slotmap_replaced(masters, slotmap.covered, slotmap.epoch, changed)
         self._on_map(slotmap)
+
+    def _without_demoted(self, slotmap: SlotMap) -> SlotMap:
+        known = {node.address for node in slotmap.nodes}
+        serving = {shard.master.address for shard in slotmap.shards if shard.ranges}
+        self._served = (self._served & known) | serving
+        return slotmap.without_idle(self._served)
 
 
 def _report(task: asyncio.Task[None]) -> None:

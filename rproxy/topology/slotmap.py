@@ -21,7 +21,7 @@ another takes over. A reply without any master is rejected.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple, Self
 
 from rproxy.config import Address
@@ -165,6 +165,14 @@ class SlotMap:
         owners = self._owners[:]
         owners[slot] = number
         return SlotMap(masters, replicas, owners, self.epoch)
+
+    def without_idle(self, masters: Set[Address]) -> SlotMap:
+        """The same map without those of the masters there that own no slot."""
+        idle = {shard.master.address for shard in self.shards if not shard.ranges} & masters
+        if not idle:
+            return self
+        rest = [shard for shard in self.shards if shard.master.address not in idle]
+        return SlotMap.of(rest, self.epoch)
 
     def at_epoch(self, epoch: int) -> SlotMap:
         """The same map, known to be of that epoch."""

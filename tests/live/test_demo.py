@@ -124,6 +124,8 @@ def test_ordered_failover_and_back(own: LocalCluster) -> None:
     assert master.call("ROLE")[0] == b"slave"
     own.failover(master.port)
     assert own.slot_owner(0) is master
+    with pytest.raises(UsageError, match="is no replica"):
+        own.failover(master.port)
 
 
 def test_node_can_be_added(own: LocalCluster) -> None:

@@ -376,3 +376,19 @@ async def test_a_patch_is_the_map_in_use(world: World) -> None:
     world.all_say(ONE._replace(epoch=3), 1)
     await world.refreshed()
     assert world.notes.replaced[-1] == (1, 16384, 3, 1)
+
+
+@scene([1])
+async def test_master_that_lost_its_slots_is_left_out(world: World) -> None:
+    """It is called a master until all nodes have heard of the failover."""
+    world.all_say(view((1, HALF), (2, ((8192, 16383),)), (4, ())), 1, 2)
+    await world.started()
+    assert [node.address for node in world.maps[-1].masters] == [at(1), at(2), at(4)]  # 4 is new
+    world.all_say(view((1, HALF), (2, ()), (3, ((8192, 16383),)), (4, ())), 1, 3)
+    await world.refreshed(3)
+    assert [node.address for node in world.maps[-1].masters] == [at(1), at(3), at(4)]
+    assert len(world.maps) == 2
+    world.all_say(view((1, HALF), (2, ((8192, 16383),)), (3, ())), 1, 3)
+    await world.refreshed()
+    assert [node.address for node in world.maps[-1].masters] == [at(1), at(2)]
+    assert world.maps[-1].covered == 16384
