@@ -16,3 +16,10 @@ cdef class Bundle(Owner):
     cdef Request close(self, const char *frame, Py_ssize_t size)
     cdef int _note(self, const char *reply, Py_ssize_t size) except -1
     cdef list requests(self)
+
+
+cdef class Portion(Owner):
+    cdef Request whole             # the client's EXEC
+    cdef object callback           # gets the reply's bytes
+
+    cdef bint _is_wanted(self) noexcept

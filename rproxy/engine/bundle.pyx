@@ -11,10 +11,10 @@ Rules. The client gets one reply a command, whatever happens: an error for the w
 as many QUEUED as there were commands.
 """
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 
-from rproxy.upstream.sink import call
-from rproxy.wire.frames cimport FRAME, SEVERAL, Blob, FrameReader, Owner, Request, Scratch
+from rproxy.wire.frames cimport FRAME, GHOST, SEVERAL, Blob, FrameReader, Owner, Request, Scratch
 
 cdef enum:
     ROOM_LEAST = 512           # bytes that a bundle begins with
@@ -110,9 +110,34 @@ cdef class Bundle(Owner):
         return self.session.expect(request, size)
 
 
-def several(list frames not None, int slot, callback):
-    """A request for MULTI, these commands and EXEC; `callback` gets EXEC's reply, or an error for the whole."""
-    cdef Request whole = call(b"".join([MULTI, *frames, EXEC]), callback, slot)
-    whole.flags |= SEVERAL
-    whole.parts = len(frames) + 2
-    return whole
+@cython.final
+cdef class Portion(Owner):
+    """One slot's part of a client's transaction: what it answers counts as the client's until the whole is there."""
+
+    def __cinit__(self, Request whole not None, callback):
+        self.whole, self.callback = whole, callback
+
+    cdef bint _is_wanted(self) noexcept:
+        return not self.whole.flags & GHOST and self.whole.owner is not None
+
+    cdef int deliver(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1:
+        self.callback(PyBytes_FromStringAndSize(reply, size))
+        return 0
+
+    cdef int expect(self, Request request, Py_ssize_t size) except -1:
+        return self.whole.owner.expect(self.whole, size) if self._is_wanted() else 0
+
+
+def several(list frames not None, int slot, Request whole not None, callback):
+    """A request for MULTI, these commands and EXEC, a part of `whole`; `callback` gets EXEC's reply, or an error."""
+    cdef Request request = Request(b"".join([MULTI, *frames, EXEC]))
+    request.owner, request.slot, request.deadline = Portion(whole, callback), slot, whole.deadline
+    request.flags |= SEVERAL
+    request.parts = len(frames) + 2
+    return request
+
+
+def gather(Request whole not None, Py_ssize_t size):
+    """So many bytes of the client's reply have come, and are kept until the whole is there."""
+    if not whole.flags & GHOST and whole.owner is not None:
+        whole.owner.gather(whole, size)

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from rproxy import errors
-from rproxy.engine.bundle import several
+from rproxy.engine.bundle import gather, several
 from rproxy.engine.transactions import EXEC, QUEUED, Transaction
 from rproxy.routing.specs import CommandFlag, CommandSpec
 from rproxy.routing.split import cut_request, elements
@@ -69,7 +69,7 @@ class Strays:
     def __repr__(self) -> str:
         return f"<Strays {len(self)}>"
 
-    def run(self, first: list[bytes], deadline: float, done: Callable[[bytes], object]) -> None:
+    def run(self, first: list[bytes], whole: Request, done: Callable[[bytes], object]) -> None:
         """Run all parts after the first, whose elements these are; `done` gets EXEC's reply."""
         parts: dict[int, list[tuple[int, int]]] = {}
         for place, stray in self.by_place.items():
@@ -80,18 +80,19 @@ class Strays:
         self._missing = len(parts)
         for slot, members in parts.items():
             frames = [self.by_place[place].frames[at] for place, at in members]
-            request = several(frames, slot, partial(self._note, members, first, done))
-            request.deadline = deadline
-            self.table.route(request)
+            note = partial(self._note, members, first, whole, done)
+            self.table.route(several(frames, slot, whole, note))
 
     def _note(
         self,
         members: list[tuple[int, int]],
         first: list[bytes],
+        whole: Request,
         done: Callable[[bytes], object],
         reply: bytes,
     ) -> None:
         """A part's reply."""
+        gather(whole, len(reply))
         found = elements(reply)
         if found is None or len(found) != len(members):
             found = [reply if reply.startswith(b"-") else NO_PROPER_REPLY] * len(members)
@@ -197,6 +198,7 @@ class ScatteredTransaction(Transaction):
             self.lease = None
         specs = [one.spec for one in self.kept if one is not self.last]
         reply = self.collected or NO_PROPER_REPLY
+        gather(self.whole, len(reply))
         first = elements(reply)
         if first is None:
             self._answer(reply)
@@ -204,7 +206,7 @@ class ScatteredTransaction(Transaction):
             self._answer(NO_PROPER_REPLY)
         else:
             self.order = self.strays.specs(specs)
-            self.strays.run(first, self.whole.deadline, self._answer)
+            self.strays.run(first, self.whole, self._answer)
 
     def _answer(self, reply: bytes) -> None:
         assert self.whole is not None

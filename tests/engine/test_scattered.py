@@ -5,6 +5,8 @@ The keys b, c and a belong to the nodes 0, 1 and 2.
 
 from __future__ import annotations
 
+import pytest
+
 from rproxy.config import Bytes, Clients
 from rproxy.routing.slots import slot_of
 from rproxy.upstream.link import Link
@@ -281,6 +283,21 @@ def test_pieces_count_as_what_they_take() -> None:
     proxy.cluster.lease(NODE_OF_A)
     client.say(*many)
     assert client.hear().startswith(QUEUED + b"-ERR the transaction is too large")
+
+
+@pytest.mark.parametrize("large", [0, 1], ids=["the first part's", "another's"])
+def test_replies_that_wait_for_others_count(large: int) -> None:
+    limits = Clients(output_limit=Bytes(1000))
+    proxy = FakeProxy(clients=limits, transactions="per-slot")
+    client = proxy.client()
+    replies = [b"*1\r\n$%d\r\n%b\r\n" % (size, b"x" * size) for size in (1, 1)]
+    replies[large] = b"*1\r\n$1000\r\n" + b"x" * 1000 + b"\r\n"
+    three(proxy, client).stream.feed(replies[0])
+    proxy.cluster.answer(0, done(1, replies[1]))
+    assert len(client.reasons) == 1
+    proxy.cluster.answer(1, done(1, DONE))
+    assert client.hear() == b""
+    assert proxy.cluster.tick.under_way == 0
 
 
 def test_one_slot_travels_as_ever() -> None:
