@@ -19,8 +19,8 @@ Rules:
 """
 
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -113,6 +113,9 @@ class LocalCluster:
         self._group: ServerGroup | None = None
         # Slots on their way: slot -> (from, to).
         self._moving: dict[int, tuple[NodeProcess, NodeProcess]] = {}
+        # When a node that was elected may stand again: port -> time.
+        self._electable: dict[int, float] = {}
+        self._election_interval = 4 * max(node_timeout_ms, 1000) / 1000
 
     def __repr__(self) -> str:
         return f"<LocalCluster {' '.join(map(repr, self.nodes)) or 'stopped'}>"
@@ -340,9 +343,13 @@ class LocalCluster:
         if state["role"] != "slave":
             raise UsageError(f"{replica!r} is no replica")
         master = self.node(int(state["master_port"]))
+        # A server that was elected counts the same votes again until it may stand once more, and
+        # then takes itself for a master that no other node accepts.
+        time.sleep(max(0.0, self._electable.get(replica_port, 0.0) - time.monotonic()))
         replica.call("CLUSTER", "FAILOVER")
-        for node, role in ((replica, "master"), (master, "slave")):
-            wait_until(partial(_is_a, node, role), timeout, f"{node!r} to become a {role}")
+        wait_until(lambda: _state(replica)["role"] == "master", timeout, f"{replica!r} to lead")
+        wait_until(lambda: _state(master)["role"] == "slave", timeout, f"{master!r} to follow")
+        self._electable[replica_port] = time.monotonic() + self._election_interval
         self.wait_ready(timeout)
 
 
@@ -379,10 +386,6 @@ def _state(node: NodeProcess) -> dict[str, str]:
     text: bytes = node.call("CLUSTER", "INFO") + node.call("INFO", "replication")
     lines = (line.partition(":") for line in text.decode().splitlines())
     return {name: value for name, colon, value in lines if colon}
-
-
-def _is_a(node: NodeProcess, role: str) -> bool:
-    return _state(node)["role"] == role
 
 
 def _is_settled(view: dict[tuple[int, int], list[int]], port: int, state: dict[str, str]) -> bool:
