@@ -112,8 +112,12 @@ cdef class Gate(Sink):
         return everything
 
     def expire(self, double now):
-        """Answer the requests that have waited too long; how many they were."""
-        return self._expire(&self.returned, now) + self._expire(&self.held, now)
+        """Answer the requests that have waited too long; how many they were. The rest does not sit out a back-off of theirs."""
+        cdef int count = self._expire(&self.returned, now)
+        if count and not self.returned.count and self.opens_at:
+            self.opens_at = 0
+            self.lane.knock(self)
+        return count + self._expire(&self.held, now)
 
     cdef int _expire(self, Fifo *queue, double now) except -1:
         cdef Request request

@@ -235,6 +235,23 @@ def test_time_counts_from_the_first_gate_on() -> None:
     assert scene.gate.expire(105.0) == 1
 
 
+def test_back_off_ends_with_the_last_that_came_back() -> None:
+    """What has arrived since has nothing to wait for any more."""
+    scene = Scene()
+    scene.bring_back("1")
+    scene.gate.opens_at = 107.0
+    scene.lane.time = 101.0
+    scene.bring_back("2")
+    scene.lane.time = 102.0
+    scene.hold("3")
+    scene.lane.knocks = 0
+    scene.gate.expire(105.5)
+    assert (scene.gate.opens_at, scene.lane.knocks) == (107.0, 0)
+    scene.gate.expire(106.5)
+    assert (scene.gate.opens_at, scene.lane.knocks) == (0.0, 1)
+    assert names(scene.gate.empty()) == ["3"]
+
+
 def test_the_last_error_is_the_answer_to_what_came_back() -> None:
     scene = Scene()
     request = scene.request("1")

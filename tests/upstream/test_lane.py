@@ -160,6 +160,22 @@ def test_not_executed_passes_when_time_is_up() -> None:
     assert 4.5 <= cluster.loop.now - 1000.0 <= 6.0
 
 
+def test_what_was_given_up_does_not_hold_up_others() -> None:
+    error = b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n"
+    patient = Upstream(retry_delay=20.0, retry_delay_max=20.0)  # type: ignore[arg-type]
+    cluster, replies = FakeCluster(upstream=patient), Replies()
+    send(cluster, replies, 7, b"SUNIONSTORE", b"a", b"b", b"c")
+    cluster.sent(0)
+    cluster.answer(0, error)
+    cluster.loop.advance(3.0)
+    send(cluster, replies, 7, b"GET", b"a")
+    assert cluster.sent(0) == []
+    cluster.loop.advance(2.1)
+    cluster.lane.sweep(cluster.loop.now)
+    assert replies.got == [error]
+    assert cluster.sent(0) == [[b"GET", b"a"]]
+
+
 def test_other_errors_pass() -> None:
     cluster, replies = FakeCluster(), Replies()
     for error in (b"-WRONGTYPE x\r\n", b"-ERR x\r\n", b"-NOSCRIPT x\r\n", b"-MOVEDX 1 a:1\r\n"):
