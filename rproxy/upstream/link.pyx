@@ -110,7 +110,8 @@ cdef class Link(Sink):
             outcome = reader.next_reply()
             if outcome != FRAME:
                 break
-            if self.fifo.count == 0 or reader.frame[0] == c'>':
+            # Of a reply that was dropped in part, `frame` is what is left: no type byte.
+            if self.fifo.count == 0 or (reader.frame[0] == c'>' and not reader.discarded):
                 if reader.frame[0] != c'>' or self.on_push is None:
                     return self._out_of_step(reader.frame[0])
                 self.on_push(PyBytes_FromStringAndSize(reader.frame, reader.size))

@@ -18,6 +18,7 @@ from rproxy.demo import LocalCluster
 from rproxy.demo_run import own_command, own_environment
 from rproxy.demo_servers import HOST, NodeProcess, free_port, is_free, wait_until
 from rproxy.routing.slots import slot_of
+from rproxy.wire.frames import pack
 from tests.live.proxies import Proxy, Wire, running
 
 PATIENCE = 30.0
@@ -206,14 +207,17 @@ def frozen_owner(cluster: LocalCluster, key: bytes) -> Iterator[NodeProcess]:
         owner.thaw()
 
 
-def begun(wire: Wire, other: Wire) -> None:
-    """Send a command that will not be answered soon; return when rproxy has it under way."""
+def begun(wire: Wire, other: Wire, *more: bytes) -> None:
+    """Send a command that will not be answered soon, and more behind it; return when rproxy has all
+    of it under way.
+    """
     wire.ask(b"CLIENT", b"SETNAME", b"begun")
-    wire.send(b"SET", b"end", b"1")
+    wire.raw(pack([b"SET", b"end", b"1"]) + b"".join(pack([name]) for name in more))
+    waiting = b" oll=%d " % (1 + len(more))
 
     def is_under_way() -> bool:
         lines = other.ask(b"CLIENT", b"LIST").split(b"\n")
-        return any(b" name=begun " in line and b" oll=1 " in line for line in lines)
+        return any(b" name=begun " in line and waiting in line for line in lines)
 
     wait_until(is_under_way, PATIENCE, "a command under way")
 
@@ -230,8 +234,7 @@ def test_stop_finishes_what_is_under_way(
     ):
         assert busy.ask(b"SET", b"end", b"0") == idle.ask(b"SET", b"end", b"0") == b"+OK\r\n"
         with frozen_owner(cluster, b"end"):
-            busy.send(b"SET", b"end", b"1")
-            busy.send(b"PING")
+            begun(busy, idle, b"PING")
             proxy.process.send_signal(number)
             assert idle.rest() == b""
             wait_until(lambda: is_free(proxy.port), PATIENCE, "the end of the listener")
