@@ -206,8 +206,7 @@ class Refresher:
 
     def _without_demoted(self, slotmap: SlotMap) -> SlotMap:
         known = {node.address for node in slotmap.nodes}
-        serving = {shard.master.address for shard in slotmap.shards if shard.ranges}
-        self._served = (self._served & known) | serving
+        self._served = (self._served & known) | slotmap.serving
         return slotmap.without_idle(self._served)
 
 

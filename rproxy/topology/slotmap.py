@@ -1,7 +1,10 @@
 """The slot map: which node owns which of the 16,384 slots, as one frozen value.
 
 Strategy. The owners are an array of small numbers, so a copy with one slot changed (a MOVED) costs
-a copy of 32 KiB and nothing else; the map is never edited, only replaced. Two parsers make one from
+a copy of 32 KiB and nothing else; the map is never edited, only replaced. The numbers follow the
+masters' addresses in rising order, whatever order a node lists them in: two maps of the same
+masters are compared as blocks of memory. While slots move, several maps a second are compared, in
+the process that serves clients. Two parsers make one from
 what a node tells: `parse_shards` from CLUSTER SHARDS (Redis 7), `parse_slots` from CLUSTER SLOTS.
 Both take what hiredis gives, of RESP2 (flat lists) and of RESP3 (dicts).
 
@@ -31,6 +34,12 @@ SLOTS = 16384
 
 _NOBODY = 0xFFFF
 """Number in the owners' array of a slot without an owner."""
+
+_STRANGER = 0x8000
+"""From this number on: masters that the other map does not know."""
+
+_STRETCH = 128
+"""Slots that are compared at once."""
 
 Range = tuple[int, int]
 """First and last slot, both included."""
@@ -82,11 +91,14 @@ class SlotMap:
         replicas: Mapping[Address, tuple[Node, ...]],
         owners: array[int],
         epoch: int,
+        covered: int,
     ) -> None:
-        """`owners` holds an index into `masters` for each slot. Use `of`, `empty` or a parser."""
+        """`owners` holds an index into `masters` for each slot, `covered` is how many slots have
+        one. Use `of`, `empty` or a parser.
+        """
         self.masters = masters
         self.epoch = epoch
-        self.covered = SLOTS - owners.count(_NOBODY)
+        self.covered = covered
         self._replicas = replicas
         self._owners = owners
 
@@ -99,12 +111,15 @@ class SlotMap:
     def of(cls, shards: Iterable[Shard], epoch: int = 0) -> Self:
         """The map that the shards make; where two claim a slot, the later has it."""
         found = tuple(shards)
+        masters = sorted((shard.master for shard in found), key=lambda node: node.address)
+        numbers = {node.address: number for number, node in enumerate(masters)}
         owners = array("H", [_NOBODY]) * SLOTS
-        for number, shard in enumerate(found):
+        for shard in found:
+            number = numbers[shard.master.address]
             for first, last in shard.ranges:
                 owners[first : last + 1] = array("H", [number]) * (last + 1 - first)
         replicas = {shard.master.address: shard.replicas for shard in found if shard.replicas}
-        return cls(tuple(shard.master for shard in found), replicas, owners, epoch)
+        return cls(tuple(masters), replicas, owners, epoch, SLOTS - owners.count(_NOBODY))
 
     # -- asking --
 
@@ -134,22 +149,35 @@ class SlotMap:
             for master, own in zip(self.masters, ranges, strict=True)
         )
 
+    @property
+    def serving(self) -> frozenset[Address]:
+        """The masters that own slots."""
+        numbers = set(self._owners) - {_NOBODY}
+        return frozenset(self.masters[number].address for number in numbers)
+
     def diff(self, other: SlotMap) -> list[int]:
         """The slots whose owner's address differs between the maps, in rising order."""
-        mine, theirs = self._addresses(), other._addresses()
+        mine, theirs = self._owners, other._numbered_as(self)
+        if mine == theirs:
+            return []
         return [
             slot
-            for slot, (number, their_number) in enumerate(
-                zip(self._owners, other._owners, strict=True)
-            )
-            if mine[number] != theirs[their_number]
+            for first in range(0, SLOTS, _STRETCH)
+            if mine[first : first + _STRETCH] != theirs[first : first + _STRETCH]
+            for slot in range(first, first + _STRETCH)
+            if mine[slot] != theirs[slot]
         ]
 
-    def _addresses(self) -> dict[int, Address | None]:
-        known: dict[int, Address | None] = {
-            number: node.address for number, node in enumerate(self.masters)
-        }
-        return known | {_NOBODY: None}
+    def _numbered_as(self, other: SlotMap) -> array[int]:
+        """The owners by their numbers in the other map."""
+        mine = [node.address for node in self.masters]
+        theirs = [node.address for node in other.masters]
+        if mine == theirs:
+            return self._owners
+        numbers = {address: number for number, address in enumerate(theirs)}
+        known = {n: numbers.get(address, _STRANGER + n) for n, address in enumerate(mine)}
+        known[_NOBODY] = _NOBODY
+        return array("H", map(known.__getitem__, self._owners))
 
     # -- changing --
 
@@ -163,12 +191,13 @@ class SlotMap:
             masters = (*masters, self._promoted(address))
             replicas = _without(replicas, address)
         owners = self._owners[:]
+        covered = self.covered + (owners[slot] == _NOBODY)
         owners[slot] = number
-        return SlotMap(masters, replicas, owners, self.epoch)
+        return SlotMap(masters, replicas, owners, self.epoch, covered)
 
     def without_idle(self, masters: Set[Address]) -> SlotMap:
         """The same map without those of the masters there that own no slot."""
-        idle = {shard.master.address for shard in self.shards if not shard.ranges} & masters
+        idle = ({node.address for node in self.masters} - self.serving) & masters
         if not idle:
             return self
         rest = [shard for shard in self.shards if shard.master.address not in idle]
@@ -176,7 +205,7 @@ class SlotMap:
 
     def at_epoch(self, epoch: int) -> SlotMap:
         """The same map, known to be of that epoch."""
-        return SlotMap(self.masters, self._replicas, self._owners, epoch)
+        return SlotMap(self.masters, self._replicas, self._owners, epoch, self.covered)
 
     def _promoted(self, address: Address) -> Node:
         """The node there as a master: a replica that took over, or one that nobody knew."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from rproxy.topology.slotmap import SlotMap
 
-PATIENCE = 3
+PATIENCE = 6
 """Rounds in a row after which a doubtful view is believed."""
 
 

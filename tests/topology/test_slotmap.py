@@ -120,6 +120,32 @@ def test_diff_sees_lost_and_found_slots_but_not_the_order_of_masters() -> None:
     assert old.diff(old) == []
 
 
+def test_diff_of_maps_that_do_not_know_the_same_masters() -> None:
+    """Either may have more of them, and each its own numbers for those that both know."""
+    old = three_masters()
+    stranger = Address("10.0.0.0", 1)  # before all others
+    new = old.with_owner(5, stranger).with_owner(16383, stranger)
+    sorted_anew = SlotMap.of(new.shards)
+    for other in (new, sorted_anew):
+        assert old.diff(other) == other.diff(old) == [5, 16383]
+    assert new.diff(sorted_anew) == []
+
+
+@given(st.sets(st.integers(0, SLOTS - 1), max_size=20))
+def test_diff_finds_each_slot_that_differs(slots: set[int]) -> None:
+    new = three_masters()
+    for slot in slots:
+        new = new.with_owner(slot, Address("10.0.0.8", 1))
+    assert three_masters().diff(new) == sorted(slots)
+    assert SlotMap.of(new.shards).diff(three_masters()) == sorted(slots)
+
+
+def test_serving_are_the_masters_with_slots() -> None:
+    slotmap = SlotMap.of([Shard(node(2), (), ()), Shard(node(1), (), ((3, 3),))])
+    assert slotmap.serving == {node(1).address}
+    assert SlotMap.empty().serving == frozenset()
+
+
 def test_equal_maps_name_the_same_nodes_and_owners_whatever_the_epoch() -> None:
     assert three_masters(1) == three_masters(2)
     assert hash(three_masters(1)) == hash(three_masters(2))
