@@ -102,6 +102,7 @@ class FakeCluster:
         self.tls = None
         self.tick = Tick(self.loop)
         self.reasons: list[str] = []
+        self.doubts: list[Callable[[], object]] = []
         self.slotmap = even_map()
         self.watchers: list[Callable[[Iterable[int]], object]] = []
         self.strayed: list[Callable[[int, Address], object]] = []
@@ -160,6 +161,9 @@ class FakeCluster:
 
     def refresh(self, reason: str) -> None:
         self.reasons.append(reason)
+
+    def doubt(self, settle: Callable[[], object]) -> None:
+        self.doubts.append(settle)
 
     def redirect_address(self, verdict: Verdict, asked: Address) -> Address | None:
         return address_of_redirect(verdict.endpoint, asked.host)

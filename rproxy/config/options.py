@@ -160,12 +160,19 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     stall_timeout: Annotated[
         Seconds, Option("A link with commands under way is closed when no byte came for so long.")
     ] = Seconds(15)
+    suspect_time: Annotated[
+        Seconds,
+        Option(
+            "A link with commands under way that is silent for so long gets no more; they wait, "
+            "and the cluster is asked whether another node has taken over."
+        ),
+    ] = Seconds(1)
     heartbeat: Annotated[Seconds, Option("A link without traffic for so long is sent a PING.")] = (
         Seconds(5)
     )
     hold_time: Annotated[
         Seconds, Option("How long commands wait while their slot moves or its node is away.")
-    ] = Seconds(5)
+    ] = Seconds(10)
     hold_bytes: Annotated[
         Bytes, Option("Bytes of commands that may wait for one node or slot.")
     ] = Bytes(64 << 20)
@@ -181,7 +188,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     reconnect_delay: Annotated[
         Seconds, Option("Back-off after a failed connection; doubles, with jitter.")
     ] = Seconds(0.05)
-    reconnect_delay_max: Annotated[Seconds, Option("The longest such back-off.")] = Seconds(2)
+    reconnect_delay_max: Annotated[Seconds, Option("The longest such back-off.")] = Seconds(1)
     tcp_keepalive: Annotated[
         Seconds,
         Option("Silence after which the system probes whether a node is still there; 0: never."),
@@ -216,7 +223,7 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
     ] = Seconds(60)
     min_interval: Annotated[
         Seconds, Option("Time between two looks at the cluster at least.", live=False)
-    ] = Seconds(0.5)
+    ] = Seconds(0.25)
     ask_nodes: Annotated[int, AtLeast1, Option("Nodes that are asked each time.")] = 3
     fetch_timeout: Annotated[Seconds, Option("Time for one node to answer.")] = Seconds(2)
 

@@ -74,6 +74,7 @@ class Refresher:
         self._judge = Judge()
         self._served: set[Address] = set()
         """Masters that have had slots."""
+        self._doubts: list[Callable[[], object]] = []
         self._reason: str | None = None
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -98,6 +99,11 @@ class Refresher:
         """Ask the cluster soon; any number of requests make one round."""
         self._reason = self._reason or reason
         self._wanted.set()
+
+    def doubt(self, settle: Callable[[], object]) -> None:
+        """Call `settle` after a round that begins from now on and finds a view to believe."""
+        self._doubts.append(settle)
+        self.request_refresh("a node that was silent speaks again")
 
     def adopt_patch(self, slotmap: SlotMap) -> None:
         """The map in use was patched after a MOVED."""
@@ -137,6 +143,7 @@ class Refresher:
         self._probe.refresh_started(self._reason or "nobody has answered")
         self._reason = None
         self._wanted.clear()
+        doubts = len(self._doubts)
         asked, views = await self._ask()
         if not views:
             return False
@@ -147,7 +154,14 @@ class Refresher:
             self.request_refresh("a view that is in doubt")
         else:
             self._take_over(believed)
+            self._settle(doubts)
         return True
+
+    def _settle(self, count: int) -> None:
+        """Tell those who had their doubts before the round began."""
+        settled, self._doubts = self._doubts[:count], self._doubts[count:]
+        for settle in settled:
+            settle()
 
     # -- asking --
 

@@ -32,6 +32,11 @@ from rproxy.wire.frames import Request, pack
 ROUND = 0.1
 """Seconds between two rounds of `sweep`: how late a deadline may be noticed."""
 
+PATROL = 60.0
+"""Seconds for which the cluster is asked again and again once a node is out. A replica takes over
+in the first half minute, or somebody has to come.
+"""
+
 
 class Cluster:
     """Sends requests to the nodes of one Redis Cluster."""
@@ -49,6 +54,7 @@ class Cluster:
         self.watchers: list[Callable[[Iterable[int]], object]] = []
         self.strayed: list[Callable[[int, Address], object]] = []
         self._uncovered_since: float | None = None
+        self._out_since: float | None = None
         self._round: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -125,6 +131,10 @@ class Cluster:
     def refresh(self, reason: str) -> None:
         """Ask for the slot map again soon."""
         self.refresher.request_refresh(reason)
+
+    def doubt(self, settle: Callable[[], object]) -> None:
+        """Call `settle` once the cluster has been asked anew."""
+        self.refresher.doubt(settle)
 
     async def fetch(self, address: Address) -> View:
         """One node's view of the cluster."""
@@ -204,7 +214,19 @@ class Cluster:
         for lane in self.lanes.values():
             lane.orphans.refusing = uncovered_reply() if refuse else None
             lane.sweep(now)
+        self._survey(now)
         self._round = self.loop.call_later(ROUND, self._sweep)
+
+    def _survey(self, now: float) -> None:
+        """While a node that owns slots is out, look again and again who has taken over."""
+        pools = (pool for lane in self.lanes.values() for pool in lane.pools.values())
+        out = {pool.address for pool in pools if pool.is_out}
+        if not out or not out & self.slotmap.serving:
+            self._out_since = None
+            return
+        self._out_since = self._out_since or now
+        if now - self._out_since < PATROL:
+            self.refresh("a node is out")
 
     def _note_coverage(self) -> None:
         if self.slotmap.covered == 16384:

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from rproxy.upstream.cluster import Cluster
 
 
+def _has_key(slot: int) -> bool:
+    return slot >= 0
+
+
 def _unread(reply: bytes) -> None:
     """A reply that nothing depends on."""
 
@@ -101,7 +105,7 @@ class Lane:
         """Send a request that any master can answer: to the masters in turn, ready ones first."""
         pools = [self.pool(node.address) for node in self.cluster.slotmap.masters]
         ready = [pool for pool in pools if pool.sink is not pool.gate]
-        ready = ready or [pool for pool in pools if not pool.is_failing] or pools
+        ready = ready or [pool for pool in pools if not pool.is_out] or pools
         if not ready:
             self.orphans.take(request)
             return
@@ -110,15 +114,23 @@ class Lane:
 
     def unreachable(self, pool: Pool) -> None:
         """The pool's node cannot be reached: what any other can answer waits no longer for it."""
-        if any(not other.is_failing for other in self.cluster.masters(self.protocol)):
+        if any(not other.is_out for other in self.cluster.masters(self.protocol)):
             self.resend(pool.gate.empty())
 
+    def is_replaced(self, pool: Pool) -> bool:
+        """Whether another node owns a slot for which commands are under way at the pool's node."""
+        if pool.link is None:
+            return False
+        owners = map(self.cluster.slotmap.owner, filter(_has_key, pool.link.slots_under_way()))
+        return any(owner is not None and owner.address != pool.address for owner in owners)
+
     def _send_asking(self, pool: Pool, request: Request) -> None:
-        if pool.link is not None and pool.link.ready:
+        sink = pool.sink
+        if isinstance(sink, Link):
             request.target = None
-            pool.link.send_asking(request)
+            sink.send_asking(request)
         else:
-            pool.gate.take(request)
+            sink.take(request)
 
     # -- opening gates --
 
@@ -204,6 +216,8 @@ class Lane:
                 continue
             pool = self.owner(slot)
             self.table[slot] = self.orphans if pool is None else pool.sink
+        for pool in list(self.pools.values()):
+            pool.give_up()
         self._sift()
 
     def _shut(self, slot: int, link: Link, reason: str) -> Gate:
@@ -341,21 +355,11 @@ class Lane:
             if gate:
                 gate.expire(now)
         for address, pool in list(self.pools.items()):
-            if pool.link is not None:
-                self._look_after(pool.link, now)
+            pool.look_after(now)
             if pool.retired and pool.is_idle:
                 pool.close("the node has left the cluster")
                 del self.pools[address]
         self.leases.sweep(now)
-
-    def _look_after(self, link: Link, now: float) -> None:
-        options = self.cluster.config.upstream
-        link.expire(now)
-        quiet = now - link.heard_at
-        if len(link) and quiet > options.stall_timeout:
-            link.close(f"no byte came for {quiet:.1f} s while commands were under way")
-        elif link.ready and not len(link) and quiet > options.heartbeat:
-            link.ping()
 
     def close(self, reason: str) -> None:
         """End every link; what is under way is answered."""

@@ -15,12 +15,15 @@ cdef class Link(Sink):
     cdef readonly object pool      # the Pool that it belongs to
     cdef Fifo fifo                 # requests written and not answered, oldest first
     cdef readonly bint ready       # the handshake is done: it takes requests
+    cdef public bint stalled       # it was silent for too long: what it says next is put off until `heed`
+    cdef bint spoke                # it has said something since
     cdef readonly double heard_at  # monotonic seconds of the last byte received, or of the first request since
     cdef readonly long long replies  # replies received so far
     cdef public object on_push     # called with each push's bytes, or None: then a push ends the link
 
     cdef int send(self, Request request) except -1
     cdef int take_replies(self) except -1
+    cdef int _put_off(self) except -1
     cdef bint _is_for_the_lane(self, Request request, const char *reply, Py_ssize_t size) except -1
     cdef bint _more_to_come(self, Request request, const char *reply, Py_ssize_t size) except -1
     cdef int _off_path(self, Request request, const char *reply, Py_ssize_t size, Blob blob) except -1

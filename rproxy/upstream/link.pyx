@@ -9,6 +9,10 @@ Rules. A reply without a request, a push that nobody hears or a broken frame end
 gives one client another's reply, the worst of all errors. An entry whose owner has gone stays as a ghost: its reply is
 measured and dropped. When the link is lost, each request under way is either handed back to be sent again, because not a
 byte of it was written or because it changes nothing, or is answered that it may have been executed.
+
+A node that was stopped for a while runs, when it goes on, what was parked on its links, and acknowledges it; but another node
+may have taken over meanwhile, and then all of it is thrown away. So what a link says after a long silence is put off until its
+Pool knows that the node is still in charge.
 """
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -105,6 +109,8 @@ cdef class Link(Sink):
         cdef Owner owner           # kept while it is called: it may let go of the request meanwhile
         cdef Blob blob
         cdef int outcome
+        if self.stalled:
+            return self._put_off()
         self.heard_at = self.tick.now
         while True:
             outcome = reader.next_reply()
@@ -136,6 +142,21 @@ cdef class Link(Sink):
         if self.tick.in_flight == 0:
             self.tick.flush_all()
         return 0
+
+    cdef int _put_off(self) except -1:
+        """Read on when it is known what the node's word counts."""
+        self.stream.pause()
+        if not self.spoke:
+            self.spoke = True
+            self.pool.spoke(self)
+        return 0
+
+    def heed(self):
+        """The node is in charge still: take what it has said after its silence."""
+        self.stalled = self.spoke = False
+        if not self.stream.closed:
+            self.stream.resume()
+            self.stream._work()
 
     cdef int _under_way(self, FrameReader reader) except -1:
         """A reply has begun: forget a ghost's bytes, warn the owner of a large one."""
@@ -260,9 +281,15 @@ cdef class Link(Sink):
         return count
 
     def slots_under_way(self):
-        """The slots of all requests under way here."""
+        """The slots of all requests under way here, but of those that were sent here for a slot of another node."""
         cdef Py_ssize_t i
-        return {(<Request>fifo_peek(&self.fifo, i)).slot for i in range(self.fifo.count)}
+        cdef Request request
+        cdef set slots = set()
+        for i in range(self.fifo.count):
+            request = <Request>fifo_peek(&self.fifo, i)
+            if not request.flags & (SETUP | ASKED):
+                slots.add(request.slot)
+        return slots
 
     def __len__(self):
         return self.fifo.count

@@ -5,6 +5,12 @@ pool's Gate, which stands in the LinkTable in the link's place. The first of the
 A link that was lost is opened again at once, then after a backoff with jitter; after `hold_time`
 of failures the gate refuses (an open circuit breaker), while the attempts to connect go on: they
 are the half-open probes, and the first that succeeds opens the gate.
+
+A link that says nothing for `suspect_time` while commands are under way is stalled: its node may be
+frozen, or cut off, without anybody having closed the connection. From then on requests are held,
+and the cluster is asked. When another node is known to own a slot for which something is under way,
+the link is closed: what was parked on it has an unknown outcome. When it speaks again first, the
+cluster is asked once more before it is believed; see link.pyx.
 """
 
 from __future__ import annotations
@@ -43,12 +49,18 @@ class Pool:
     @property
     def sink(self) -> Sink:
         """Where requests for this node go now."""
-        return self.link if self.link is not None and self.link.ready else self.gate
+        link = self.link
+        return link if link is not None and link.ready and not link.stalled else self.gate
 
     @property
     def is_failing(self) -> bool:
         """Whether the link was lost, or could not be made, and is not there again."""
         return self._failing_since is not None
+
+    @property
+    def is_out(self) -> bool:
+        """Whether the node cannot be reached, or says nothing."""
+        return self.is_failing or (self.link is not None and self.link.stalled)
 
     @property
     def is_idle(self) -> bool:
@@ -65,7 +77,7 @@ class Pool:
 
     def wake(self) -> None:
         """See that the link is being opened."""
-        if self._connecting is None and self.sink is self.gate:
+        if self._connecting is None and (self.link is None or not self.link.ready):
             self._connecting = self.lane.loop.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -99,6 +111,51 @@ class Pool:
         self.lane.probe.link_down(str(self.address), self.lane.protocol, reason)
         self.lane.cluster.refresh(f"{self.address} cannot be reached")
         self.lane.unreachable(self)
+
+    # -- silence --
+
+    def look_after(self, now: float) -> None:
+        """The regular look: ping a quiet link, suspect a silent one, close a dead one."""
+        link, options = self.link, self.lane.cluster.config.upstream
+        if link is None:
+            return
+        link.expire(now)
+        quiet = now - link.heard_at
+        if not len(link):
+            if link.ready and quiet > options.heartbeat:
+                link.ping()
+        elif quiet > options.stall_timeout:
+            link.close(f"no byte came for {quiet:.1f} s while commands were under way")
+        elif link.ready and quiet > options.suspect_time:
+            self._suspect(link)
+
+    def _suspect(self, link: Link) -> None:
+        """The link is silent: send it nothing more, and drop it once another node is in charge."""
+        if not link.stalled:
+            link.stalled = True
+            self.lane.table.replace(link, self.gate)
+            self.lane.probe.gate_closed(f"{self.address} is silent", -1)
+            self.lane.cluster.refresh(f"{self.address} is silent")
+        self.give_up()
+
+    def give_up(self) -> bool:
+        """Close a stalled link if its node is known to be replaced; whether it was."""
+        link = self.link
+        if link is None or not link.stalled or not self.lane.is_replaced(self):
+            return False
+        link.close("another node has taken over while it was silent")
+        return True
+
+    def spoke(self, link: Link) -> None:
+        """A stalled link says something: ask the others what that counts."""
+        self.lane.cluster.doubt(lambda: self._heed(link))
+
+    def _heed(self, link: Link) -> None:
+        if link is not self.link or self.give_up():
+            return
+        link.heed()
+        if link is self.link and link.ready:
+            self.lane.opened(self)
 
     # -- losing --
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.fakes import FakeClient, FakeProxy, array, bulk
 
-HOLD = 5.0
+HOLD = 10.0
 """Default of upstream.hold_time."""
 
 

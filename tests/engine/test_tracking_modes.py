@@ -193,5 +193,5 @@ def test_first_client_waits_for_the_feeds_but_not_for_ever() -> None:
     client.send(pack([b"CLIENT", b"TRACKING", b"ON"]) + pack([b"PING"]))
     feed(proxy, 0)
     assert client.hear() == b""
-    proxy.cluster.loop.advance(5.0)
+    proxy.cluster.loop.advance(10.0)
     assert client.hear() + client.hear() == OK + b"+PONG\r\n"

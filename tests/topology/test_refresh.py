@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 
-from rproxy.config import Address, Config, Seconds, Topology
-from rproxy.errors import ConnectFailed
-from rproxy.probe import Probe
-from rproxy.topology.refresh import MAX_PAUSE, Refresher, View
+from rproxy.config import Seconds
+from rproxy.topology.refresh import MAX_PAUSE, View
 from rproxy.topology.slotmap import Node, Shard, SlotMap
 from rproxy.topology.views import PATIENCE
-from tests.nodes import SkippingLoop
+from tests.topology.worlds import FULL, HALF, ONE, World, at, scene, view
 
 
 @pytest.fixture(autouse=True)
@@ -25,114 +21,6 @@ def skipping_throttle(monkeypatch: pytest.MonkeyPatch) -> None:
     """The throttle's clock is the loop's."""
     clock = SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
     monkeypatch.setattr("asyncio_throttle.throttler.time", clock)
-
-
-class Notes(Probe):
-    """Remembers what the refresher tells."""
-
-    def __init__(self) -> None:
-        self.reasons: list[str] = []
-        self.rounds: list[float] = []
-        self.failed: list[tuple[str, str]] = []
-        self.waits: list[int] = []
-        self.replaced: list[tuple[int, int, int, int]] = []
-        self.kept: list[tuple[int, int, int]] = []
-
-    def refresh_started(self, reason: str) -> None:
-        self.reasons.append(reason)
-        self.rounds.append(asyncio.get_running_loop().time())
-
-    def refresh_failed(self, node: str, reason: str) -> None:
-        self.failed.append((node, reason))
-
-    def no_seed_answers(self, seeds: Sequence[str], attempts: int) -> None:
-        self.waits.append(attempts)
-
-    def slotmap_replaced(self, masters: int, covered: int, epoch: int, changed: int) -> None:
-        self.replaced.append((masters, covered, epoch, changed))
-
-    def slotmap_kept(self, covered: int, offered: int, epoch: int) -> None:
-        self.kept.append((covered, offered, epoch))
-
-
-FULL = ((0, 16383),)
-HALF = ((0, 8191),)
-
-
-def at(number: int) -> Address:
-    """Node number `number`."""
-    return Address(f"n{number}", 6379)
-
-
-def view(*owners: tuple[int, tuple[tuple[int, int], ...]], epoch: int = 1) -> View:
-    """What a node tells where masters by number own those ranges."""
-    shards = [Shard(Node(at(number).host, 6379), (), ranges) for number, ranges in owners]
-    return View(SlotMap.of(shards), epoch)
-
-
-ONE = view((1, FULL))
-
-
-class World:
-    """A cluster that answers as the test says, and a refresher that asks it."""
-
-    def __init__(self, seeds: Sequence[int], chance: float = 0.0, **topology: Any) -> None:
-        self.answers: dict[Address, View | Exception | None] = {}
-        self.asked: list[Address] = []
-        self.maps: list[SlotMap] = []
-        self.notes = Notes()
-        config = Config(
-            seeds=tuple(at(number) for number in seeds),
-            topology=msgspec.structs.replace(Topology(), **topology),
-        )
-        self.refresher = Refresher(config, self.fetch, self.maps.append, self.notes, lambda: chance)
-
-    async def fetch(self, address: Address) -> View:
-        self.asked.append(address)
-        answer = self.answers.get(address, ConnectFailed("refused"))
-        if answer is None:
-            await asyncio.sleep(1e6)
-        if isinstance(answer, Exception):
-            raise answer
-        assert answer is not None
-        return answer
-
-    def all_say(self, answer: View, *numbers: int) -> None:
-        """From now on the nodes with these numbers tell this."""
-        self.answers.update({at(number): answer for number in numbers})
-
-    async def started(self) -> None:
-        """Start, and wait for the first map."""
-        self.refresher.start()
-        await asyncio.sleep(1)
-        assert len(self.maps) == 1
-        self.asked.clear()
-
-    async def refreshed(self, rounds: int = 1) -> None:
-        """Request that many rounds, one after the other."""
-        for _ in range(rounds):
-            self.refresher.request_refresh("test")
-            await asyncio.sleep(0.6)
-
-
-def scene(
-    seeds: Sequence[int], chance: float = 0.0, **topology: Any
-) -> Callable[[Callable[[World], Coroutine[Any, Any, None]]], Callable[[], None]]:
-    """Makes a coroutine a test: gives it a World, runs it, and closes the refresher."""
-
-    def decorate(play: Callable[[World], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-        async def whole() -> None:
-            world = World(seeds, chance, **topology)
-            await play(world)
-            await world.refresher.close()
-
-        def test() -> None:
-            with asyncio.Runner(loop_factory=SkippingLoop) as runner:
-                runner.run(whole())
-
-        return test
-
-    return decorate
 
 
 # -- the first map --
@@ -155,8 +43,8 @@ async def test_while_no_seed_answers_it_says_so_and_tries_with_growing_pauses(wo
     assert world.notes.waits == list(range(1, len(world.notes.waits) + 1))
     pauses = [b - a for a, b in itertools.pairwise(world.notes.rounds)]
     # The pause, and the random delay of a round with it.
-    assert pauses[:4] == pytest.approx([0.6, 1.1, 2.1, 4.1])
-    assert max(pauses) == pytest.approx(MAX_PAUSE + 0.1)
+    assert pauses[:4] == pytest.approx([0.3, 0.55, 1.05, 2.05])
+    assert max(pauses) == pytest.approx(MAX_PAUSE + 0.05)
     assert repr(world.refresher) == "<Refresher waiting for a seed, 2 nodes failed>"
     world.all_say(ONE, 2)
     await asyncio.sleep(6)
@@ -217,8 +105,8 @@ async def test_rounds_keep_their_distance(world: World) -> None:
         world.refresher.request_refresh("MOVED")
         await asyncio.sleep(0.01)
     pauses = [b - a for a, b in itertools.pairwise(world.notes.rounds)]
-    assert min(pauses) >= 0.5
-    assert len(pauses) >= 18
+    assert min(pauses) >= 0.25
+    assert len(pauses) >= 36
 
 
 @scene([1])
@@ -392,3 +280,34 @@ async def test_master_that_lost_its_slots_is_left_out(world: World) -> None:
     await world.refreshed()
     assert [node.address for node in world.maps[-1].masters] == [at(1), at(2)]
     assert world.maps[-1].covered == 16384
+
+
+# -- doubts --
+
+
+@scene([1, 2], fetch_timeout=Seconds(1))
+async def test_doubts_are_settled_by_a_round_that_began_after_them(world: World) -> None:
+    world.all_say(ONE, 1, 2)
+    await world.started()
+    world.answers[at(2)] = None
+    world.refresher.request_refresh("a round that is under way")
+    await asyncio.sleep(0.5)
+    settled: list[int] = []
+    world.refresher.doubt(lambda: settled.append(len(world.notes.rounds)))
+    await asyncio.sleep(5)
+    assert settled == [3]
+    assert world.notes.reasons[2] == "a node that was silent speaks again"
+
+
+@scene([1])
+async def test_doubts_wait_for_a_view_that_is_believed(world: World) -> None:
+    world.all_say(ONE, 1)
+    await world.started()
+    settled: list[int] = []
+    world.all_say(view((1, HALF)), 1)
+    world.refresher.doubt(lambda: settled.append(1))
+    await asyncio.sleep(0.6)
+    assert settled == []
+    world.all_say(ONE, 1)
+    await asyncio.sleep(0.6)
+    assert settled == [1]

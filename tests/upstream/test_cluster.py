@@ -274,3 +274,39 @@ def test_uncovered_slots_are_waited_for_and_then_refused(monkeypatch: pytest.Mon
 
     with asyncio.Runner(loop_factory=SkippingLoop) as runner:
         runner.run(main())
+
+
+def test_while_a_node_is_out_the_cluster_is_asked_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For a minute, if it owns slots: one that owns none is not missed."""
+
+    async def no_way(*there: object) -> None:
+        raise ConnectFailed("refused")
+
+    monkeypatch.setattr("rproxy.upstream.opening.dial", no_way)
+
+    async def main() -> None:
+        owner, idle = Node("node-a", 1), Node("node-b", 2)
+        cluster = DeafCluster(Config(seeds=(owner.address,)), Tick(), Probe())
+        reasons: list[str] = []
+        monkeypatch.setattr(cluster.refresher, "request_refresh", reasons.append)
+        cluster._adopt(SlotMap.of([Shard(owner, (), ((0, 16383),)), Shard(idle, (), ())]))
+
+        async def asked_within(seconds: float) -> int:
+            reasons.clear()
+            await asyncio.sleep(seconds)
+            return reasons.count("a node is out")
+
+        cluster._sweep()
+        lane = cluster.lanes[2]
+        lane.pool(idle.address).wake()
+        assert await asked_within(5) == 0
+        lane.pool(owner.address).wake()
+        assert await asked_within(10) > 90
+        await asyncio.sleep(60)
+        assert await asked_within(10) == 0
+        await cluster.close()
+
+    with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        runner.run(main())

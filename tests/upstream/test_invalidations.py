@@ -119,7 +119,7 @@ def test_who_waits_for_the_feeds() -> None:
     assert (called, invalidations.is_settled) == ([1], True)
     invalidations.feeds[NODES[0]].link.close("test")  # type: ignore[union-attr]
     invalidations.when_settled(lambda: called.append(2))
-    cluster.loop.advance(5.0)
+    cluster.loop.advance(10.0)
     assert (called, invalidations.is_settled) == ([1, 2], True)
 
 
